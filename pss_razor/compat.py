@@ -1,0 +1,128 @@
+"""What the stack (mmengine 0.10.7, mmcv-lite 2.0.1, mmcls 1.0.0rc6, mmrazor 1.0.0) does wrong on today's torch.
+
+The only module that knows of version problems. Everything that imports mmrazor imports :mod:`pss_razor.registry`
+first, which calls :func:`apply`. ``tests/test_compat.py`` has a test for each point that fails when the point is no
+longer needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from typing import Any, NoReturn
+from unittest import mock
+
+_QUANTIZATION = "mmrazor.structures.quantization"
+
+
+def apply() -> None:
+    """Make the stack work. Idempotent; call it before the first import of mmrazor."""
+    _stand_in_for_quantization()
+    _allow_mmengine_checkpoints()
+    _make_local_writes_atomic()
+
+
+def _stand_in_for_quantization() -> None:
+    """Let mmrazor import on torch >= 2: its quantization structures use names that torch has removed (its #615)."""
+    if _QUANTIZATION in sys.modules:
+        return
+    module = types.ModuleType(_QUANTIZATION, "Stand-in of pss_razor.compat: MMRazor's quantization needs torch < 2.")
+
+    def refuse(self: object, *args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError("MMRazor 1.0.0's quantization does not work on torch >= 2")
+
+    names = ("BackendConfigs", "QConfigHandler")
+    for name in names:
+        setattr(module, name, type(name, (), {"__init__": refuse}))
+    module.__all__ = list(names)  # type: ignore[attr-defined]
+    sys.modules[_QUANTIZATION] = module
+
+
+def _allow_mmengine_checkpoints() -> None:
+    """Let ``torch.load(weights_only=True)`` read mmengine's own message hub, which holds ``HistoryBuffer`` objects.
+
+    They pickle their methods through the builtin ``getattr``. Allowing that would hand a malicious file every
+    attribute of every allowed object, so its name is served by a function for ``HistoryBuffer`` alone.
+    """
+    import numpy as np
+    import torch
+    from mmengine.logging import HistoryBuffer
+
+    def history_buffer_method(owner: object, name: str) -> Any:
+        if owner is not HistoryBuffer or name not in ("mean", "min", "max", "current"):
+            raise PermissionError(f"a checkpoint asks for attribute {name!r} of {owner!r}")
+        return getattr(HistoryBuffer, name)
+
+    reconstruct, arguments = np.zeros(0).__reduce__()[:2]
+    scalar = np.float64(0).__reduce__()[0]
+    assert isinstance(arguments, tuple)
+    torch.serialization.add_safe_globals(
+        [
+            (history_buffer_method, "getattr"),
+            (history_buffer_method, "builtins.getattr"),
+            HistoryBuffer,
+            np.ndarray,
+            np.dtype,
+            type(np.dtype(np.float64)),
+            type(np.dtype(np.int64)),
+            # numpy >= 2 moved its core; checkpoints written under numpy 1 name the old place.
+            (reconstruct, "numpy._core.multiarray._reconstruct"),
+            (reconstruct, "numpy.core.multiarray._reconstruct"),
+            (scalar, "numpy._core.multiarray.scalar"),
+            (scalar, "numpy.core.multiarray.scalar"),
+        ]
+    )
+
+
+def _make_local_writes_atomic() -> None:
+    """Replace mmengine's local file backend by one that writes to a temporary name and renames.
+
+    The original opens the final name for writing, so a process killed while it saves leaves half a checkpoint.
+    """
+    from mmengine.fileio import LocalBackend, register_backend
+
+    class AtomicLocalBackend(LocalBackend):
+        """``LocalBackend`` whose files are either the old or the complete new ones."""
+
+        def put(self, obj: Any, filepath: str | os.PathLike[str]) -> None:
+            folder = os.path.dirname(os.path.abspath(filepath))
+            os.makedirs(folder, exist_ok=True)
+            data = obj.getvalue() if hasattr(obj, "getvalue") else obj
+            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(filepath)}.")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                umask = os.umask(0)
+                os.umask(umask)
+                os.chmod(temporary, 0o666 & ~umask)
+                os.replace(temporary, filepath)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(temporary)
+                raise
+
+        def put_text(self, obj: str, filepath: str | os.PathLike[str], encoding: str = "utf-8") -> None:
+            self.put(obj.encode(encoding), filepath)
+
+    register_backend("local", AtomicLocalBackend, force=True, prefixes="")
+
+
+@contextlib.contextmanager
+def gloo_without_gpu() -> Iterator[None]:
+    """While active, mmengine's ``init_dist`` works on a machine without a GPU.
+
+    It calls ``torch.cuda.set_device`` whatever the backend, which raises where there is no driver.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        yield
+        return
+    with mock.patch.object(torch.cuda, "set_device", lambda device: None):
+        yield

@@ -1,0 +1,87 @@
+"""Resource constraints: the targets of one metric, and which target a subnet belongs to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from pss_razor.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Targets ``first, first + step, …, last`` of one metric.
+
+    A subnet with resource r belongs to ``round((r - offset) / step) * step + offset``, ``offset = first mod step``
+    (PSS-Net, section 3).
+
+    Args:
+        metric: Name of the metric, a key of the estimators: ``flops`` (in 1e6 MACs), ``params``, ``latency_cpu``, …
+        first: Smallest target, in the metric's unit.
+        last: Largest target; ``last - first`` is a multiple of ``step``.
+        step: Distance between targets.
+    """
+
+    metric: str
+    first: float
+    last: float
+    step: float
+
+    def __post_init__(self) -> None:
+        if self.step <= 0:
+            raise ConfigError(f"constraint on {self.metric}: step = {self.step} must be positive")
+        if self.last < self.first:
+            raise ConfigError(f"constraint on {self.metric}: last = {self.last} is below first = {self.first}")
+        count = (self.last - self.first) / self.step
+        if abs(count - round(count)) > 1e-6:
+            raise ConfigError(
+                f"constraint on {self.metric}: from first = {self.first} to last = {self.last} is not a whole number "
+                f"of steps of {self.step}; try last = {self.first + round(count) * self.step:g}"
+            )
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Constraint:
+        """Build from a config dict with the keys ``metric, first, last, step``.
+
+        Raises:
+            ConfigError: A key is missing or unknown, or a value cannot work.
+        """
+        names = [field.name for field in fields(cls)]
+        for key in config:
+            if key not in names:
+                guess = difflib.get_close_matches(key, names, 1)
+                hint = f"did you mean {guess[0]!r}?" if guess else f"its keys are {names}"
+                raise ConfigError(f"constraint {dict(config)}: unknown key {key!r}; {hint}")
+        missing = [name for name in names if name not in config]
+        if missing:
+            raise ConfigError(f"constraint {dict(config)} misses {missing}; example: metric='flops', first=70, last=300, step=10")
+        for name in names[1:]:
+            if isinstance(config[name], bool) or not isinstance(config[name], (int, float)):
+                raise ConfigError(f"constraint on {config['metric']}: {name} = {config[name]!r} must be a number")
+        return cls(**config)
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """All targets, increasing; whole numbers as int."""
+        count = round((self.last - self.first) / self.step) + 1
+        values = (round(self.first + i * self.step, 9) for i in range(count))
+        return tuple(int(value) if float(value).is_integer() else value for value in values)
+
+    def nearest_target_index(self, resources: np.ndarray) -> np.ndarray:
+        """Index among :attr:`targets` of the target that each resource belongs to; -1 if it is none of them.
+
+        Args:
+            resources: float (N,), in the metric's unit.
+
+        Returns:
+            int64 (N,).
+        """
+        offset = self.first % self.step
+        first_index = np.rint((self.first - offset) / self.step)
+        steps = np.rint((np.asarray(resources, dtype=np.float64) - offset) / self.step)
+        index = (steps - first_index).astype(np.int64)
+        return np.where((index >= 0) & (index < len(self.targets)), index, -1)

@@ -1,0 +1,154 @@
+"""Prioritized pools: for every target, the subnets that trained best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pss_razor.core.errors import CheckpointError, ConfigError
+from pss_razor.core.space import SearchSpace
+from pss_razor.core.subnet import Subnet
+
+
+@dataclass
+class PoolEntry:
+    """What a pool knows of one subnet.
+
+    Args:
+        subnet: The subnet.
+        score: Running average of minus its cross-entropy on training batches; higher is better.
+        resource: Its cost, in the unit of the pool's metric.
+        visits: How many batches the score saw.
+    """
+
+    subnet: Subnet
+    score: float
+    resource: float
+    visits: int = 1
+
+
+class PrioritizedPool:
+    """The best subnets of one target (PSS-Net, section 3).
+
+    Args:
+        capacity: Most entries it keeps.
+        score_momentum: Weight of the old score when a subnet is visited again.
+    """
+
+    def __init__(self, capacity: int, score_momentum: float = 0.9) -> None:
+        if capacity < 1:
+            raise ConfigError(f"pool_size = {capacity} must be at least 1")
+        self.capacity = capacity
+        self.score_momentum = score_momentum
+        self._entries: dict[Subnet, PoolEntry] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[PoolEntry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, subnet: object) -> bool:
+        return subnet in self._entries
+
+    @property
+    def is_full(self) -> bool:
+        """Whether draws may come from the pool instead of the search space."""
+        return len(self._entries) >= self.capacity
+
+    def update(self, subnet: Subnet, score: float, resource: float) -> None:
+        """Insert a new subnet or average the score of a known one; above capacity the lowest score is dropped.
+
+        Raises:
+            FloatingPointError: The score is not finite, so training has diverged.
+        """
+        if not np.isfinite(score):
+            raise FloatingPointError(f"the score of {subnet} is {score}: the training loss has diverged; lower the learning rate")
+        entry = self._entries.get(subnet)
+        if entry is None:
+            self._entries[subnet] = PoolEntry(subnet, score, resource)
+            if len(self._entries) > self.capacity:
+                del self._entries[min(self, key=lambda e: e.score).subnet]
+        else:
+            entry.score = self.score_momentum * entry.score + (1 - self.score_momentum) * score
+            entry.visits += 1
+
+    def draw(self, temperature: float, generator: np.random.Generator) -> Subnet:
+        """Draw an entry with probabilities ``softmax(score / temperature)``."""
+        entries = list(self)
+        logits = np.array([entry.score for entry in entries]) / temperature
+        weights = np.exp(logits - logits.max())
+        return entries[generator.choice(len(entries), p=weights / weights.sum())].subnet
+
+    def best(self, count: int) -> list[PoolEntry]:
+        """The ``count`` entries of highest score, best first; fewer if the pool holds fewer."""
+        return sorted(self, key=lambda entry: -entry.score)[:count]
+
+    def to_records(self, space: SearchSpace) -> list[dict[str, Any]]:
+        """JSON-able entries in insertion order, which draws depend on."""
+        return [
+            {**space.to_record(e.subnet), "score": e.score, "resource": e.resource, "visits": e.visits} for e in self
+        ]
+
+    def load_records(self, space: SearchSpace, records: list[dict[str, Any]]) -> None:
+        """Replace the entries by those of :meth:`to_records`."""
+        self._entries = {}
+        for record in records:
+            subnet = space.from_record(record)
+            self._entries[subnet] = PoolEntry(
+                subnet, float(record["score"]), float(record["resource"]), int(record["visits"])
+            )
+
+
+class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
+    """All pools of a supernet, by (metric, target).
+
+    Args:
+        capacities: (metric, target) -> most entries of that pool.
+        score_momentum: See :class:`PrioritizedPool`.
+    """
+
+    def __init__(self, capacities: Mapping[tuple[str, float], int], score_momentum: float = 0.9) -> None:
+        self._pools = {key: PrioritizedPool(capacity, score_momentum) for key, capacity in capacities.items()}
+
+    def __getitem__(self, key: tuple[str, float]) -> PrioritizedPool:
+        return self._pools[key]
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return iter(self._pools)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def state_dict(self, space: SearchSpace) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """JSON-able: metric -> target -> entries."""
+        state: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        for (metric, target), pool in self.items():
+            state.setdefault(metric, {})[str(target)] = pool.to_records(space)
+        return state
+
+    def load_state_dict(self, space: SearchSpace, state: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            CheckpointError: The saved pools are for other metrics, targets, or another search space.
+        """
+        saved = {(metric, target) for metric, pools in state.items() for target in pools}
+        wanted = {(metric, str(target)) for metric, target in self}
+        if saved != wanted:
+            example = sorted(saved ^ wanted)[0]
+            where = "checkpoint, not in the config" if example in saved else "config, not in the checkpoint"
+            raise CheckpointError(
+                f"the pools of the checkpoint do not fit the config's constraints: {example[0]} = {example[1]} is in the "
+                f"{where} ({len(saved ^ wanted)} pools differ); use the config that the checkpoint was trained with"
+            )
+        for (metric, target), pool in self.items():
+            try:
+                pool.load_records(space, state[metric][str(target)])
+            except (ConfigError, KeyError, TypeError) as error:
+                raise CheckpointError(
+                    f"the pool {metric} = {target} of the checkpoint is not of this search space: {error}"
+                ) from error

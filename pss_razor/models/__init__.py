@@ -1,0 +1,24 @@
+"""Models: slimmable backbones, mutators, the PSS algorithm."""
+
+from pss_razor.models.algorithms import PSS
+from pss_razor.models.backbones import SlimmableMobileNetV2
+from pss_razor.models.classifiers import SlimmableImageClassifier
+from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear
+from pss_razor.models.heads import SlicedLinearClsHead
+from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
+from pss_razor.models.mutators import PSSMutator
+from pss_razor.models.wrappers import PSSDistributedDataParallel
+
+__all__ = [
+    "PSS",
+    "PSSDistributedDataParallel",
+    "PSSMutator",
+    "PrefixChannelContainer",
+    "PrefixMutableChannel",
+    "SlicedBatchNorm2d",
+    "SlicedConv2d",
+    "SlicedLinear",
+    "SlicedLinearClsHead",
+    "SlimmableImageClassifier",
+    "SlimmableMobileNetV2",
+]

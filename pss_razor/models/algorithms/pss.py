@@ -1,0 +1,176 @@
+"""Prioritized Subnet Sampling as an MMRazor algorithm."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pss_razor.core import AdditiveCost, ConfigError, Constraint, SearchSpace, Subnet
+from pss_razor.estimators import CostGraph, read_cost_graph
+from pss_razor.models.mutators import PSSMutator
+from pss_razor.registry import MODELS, TASK_UTILS  # isort: skip
+from mmengine.optim import OptimWrapper
+from mmrazor.models.algorithms import BaseAlgorithm
+
+
+@MODELS.register_module()
+class PSS(BaseAlgorithm):
+    """Train one supernet whose subnets fit any budget (PSS-Net, arXiv 2109.05432).
+
+    A training step runs the largest subnet on the labels, and the sampled and the smallest subnet on the largest's
+    detached logits; gradients add up and one optimizer step follows. Which subnet is sampled is not decided here:
+    :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnet` before every step.
+
+    Args:
+        architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes).
+        mutator: A :class:`PSSMutator` or its config.
+        constraints: The resource constraints, dicts with ``metric, first, last, step``, metrics distinct.
+        estimators: Metric -> estimator config. Those without a constraint are only reported.
+        channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
+        data_preprocessor: See ``BaseAlgorithm``.
+        init_cfg: See ``BaseAlgorithm``.
+
+    Example:
+        ``model=dict(type='PSS', architecture=…, mutator=dict(type='PSSMutator'), estimators=dict(flops=dict(
+        type='FlopsEstimator')), constraints=[dict(metric='flops', first=70, last=300, step=10)])``
+
+    Attributes:
+        sampled_subnet: The subnet of the next training step.
+
+    Raises:
+        ConfigError: A constraint is malformed, or its metric has no estimator.
+    """
+
+    def __init__(
+        self,
+        architecture: dict | nn.Module,
+        mutator: dict | PSSMutator,
+        constraints: Sequence[Mapping[str, Any]],
+        estimators: Mapping[str, Mapping[str, Any]],
+        channels_last: bool = False,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        # Activations follow BN, whose backward does not need its output: in place they save memory.
+        super().__init__(architecture, data_preprocessor, init_cfg, module_inplace=True)
+        self.mutator = MODELS.build(mutator) if isinstance(mutator, Mapping) else mutator
+        if not isinstance(self.mutator, PSSMutator):
+            raise ConfigError(f"model.mutator is a {type(self.mutator).__name__}; PSS needs a PSSMutator")
+        self.mutator.prepare_from_supernet(self.architecture)
+        self.constraints = tuple(Constraint.from_config(constraint) for constraint in constraints)
+        self.estimators = {metric: TASK_UTILS.build(config) for metric, config in estimators.items()}
+        self._check_metrics()
+        self.channels_last = channels_last
+        if channels_last:
+            self.architecture.to(memory_format=torch.channels_last)
+        self.sampled_subnet: Subnet | None = None
+
+    def _check_metrics(self) -> None:
+        if not self.constraints:
+            raise ConfigError("model.constraints is empty; give at least one, e.g. [dict(metric='flops', first=70, last=300, step=10)]")
+        metrics = [constraint.metric for constraint in self.constraints]
+        for metric in metrics:
+            if metrics.count(metric) > 1:
+                raise ConfigError(f"model.constraints has {metric!r} twice; make one constraint of its targets")
+            if metric not in self.estimators:
+                raise ConfigError(
+                    f"model.constraints asks for the metric {metric!r}, which has no estimator; model.estimators has "
+                    f"{sorted(self.estimators)}"
+                )
+
+    @property
+    def space(self) -> SearchSpace:
+        """The search space."""
+        return self.mutator.space
+
+    @cached_property
+    def cost_graph(self) -> CostGraph:
+        """The layers of the supernet over its search space."""
+        return read_cost_graph(self.architecture, self.space, self.mutator.active)
+
+    @cached_property
+    def costs(self) -> dict[str, AdditiveCost]:
+        """Metric -> cost of every subnet."""
+        return {metric: estimator.build_cost(self.cost_graph) for metric, estimator in self.estimators.items()}
+
+    def forward(self, inputs: Tensor, data_samples: list | None = None, mode: str = "tensor") -> Any:
+        """Run the active subnet on images (N, C, H, W) at the largest resolution; see ``BaseAlgorithm.forward``."""
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        return super().forward(inputs, data_samples, mode)
+
+    def train_step(
+        self,
+        data: dict | tuple | list,
+        optim_wrapper: OptimWrapper,
+        forward: Callable[..., Tensor] | None = None,
+        no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> dict[str, Tensor]:
+        """One iteration of the method (DESIGN.md, section 1, steps 3 to 6).
+
+        Args:
+            data: A batch of the data loader.
+            optim_wrapper: Steps once.
+            forward: Runs the active subnet; a DDP wrapper passes itself.
+            no_sync: Context in which ``forward``'s backward does not exchange gradients; left for the last subnet.
+
+        Returns:
+            Scalars to log: the three losses, their sum ``loss``, and ``score``, minus the cross-entropy of the
+            sampled subnet with the labels, from the logits that it was trained on.
+        """
+        if self.sampled_subnet is None:
+            raise ConfigError(
+                "no subnet was sampled for this iteration; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks"
+            )
+        forward = forward or self
+        data = self.data_preprocessor(data, True)
+        inputs, samples = data["inputs"], data["data_samples"]
+        labels = _labels(samples)
+
+        def logits_of(subnet: Subnet) -> Tensor:
+            self.mutator.activate(subnet)
+            with optim_wrapper.optim_context(self):
+                return forward(inputs, samples, mode="tensor")
+
+        with no_sync():
+            teacher = logits_of(self.space.largest)
+            head_losses = self.architecture.head._get_loss(teacher.float(), samples)
+            largest_loss, log_vars = self.parse_losses(head_losses)
+            optim_wrapper.backward(largest_loss)
+            teacher = teacher.detach().float()
+            sampled = logits_of(self.sampled_subnet).float()
+            sampled_loss = distillation_loss(sampled, teacher)
+            optim_wrapper.backward(sampled_loss)
+        smallest_loss = distillation_loss(logits_of(self.space.smallest).float(), teacher)
+        optim_wrapper.backward(smallest_loss)
+        optim_wrapper.step()
+        optim_wrapper.zero_grad()
+        self.sampled_subnet = None
+        metrics = {name: value for name, value in log_vars.items() if name != "loss" and "loss" not in name}
+        return {
+            "loss": (largest_loss + sampled_loss + smallest_loss).detach(),
+            "largest_ce": largest_loss.detach(),
+            "sampled_kl": sampled_loss.detach(),
+            "smallest_kl": smallest_loss.detach(),
+            "score": -F.cross_entropy(sampled.detach(), labels),
+            **metrics,
+        }
+
+
+def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """``KL(teacher || student)`` of logits (N, classes), mean over the batch."""
+    return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
+
+
+def _labels(samples: list) -> Tensor:
+    """Labels (N,), or class probabilities (N, classes) where the preprocessor mixed the batch."""
+    if "score" in samples[0].gt_label:
+        return torch.stack([sample.gt_label.score for sample in samples])
+    return torch.cat([sample.gt_label.label for sample in samples])

@@ -1,0 +1,17 @@
+"""How many channels of a dynamic op are active."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def active_width(op: nn.Module, attribute: str, full: int) -> int:
+    """Active channels of one side of a dynamic op.
+
+    Args:
+        op: A dynamic op of MMRazor's kind.
+        attribute: Key of its ``mutable_attrs``.
+        full: The full network's channels, for a side that no mutable governs.
+    """
+    mutables = op.mutable_attrs
+    return mutables[attribute].activated_channels if attribute in mutables else full

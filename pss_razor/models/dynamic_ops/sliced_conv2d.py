@@ -1,0 +1,58 @@
+"""Convolution over the first channels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pss_razor.models.dynamic_ops.active_width import active_width
+from pss_razor.registry import MODELS  # isort: skip
+from mmrazor.models.architectures.dynamic_ops import DynamicConv2d
+
+
+@MODELS.register_module()
+class SlicedConv2d(DynamicConv2d):
+    """``DynamicConv2d`` that uses ``weight[:out_channels, :in_channels]``. Groups must be 1 or depthwise."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.groups != 1 and not self.is_depthwise:
+            raise ValueError(
+                f"SlicedConv2d has {self.groups} groups for {self.in_channels} -> {self.out_channels} channels; a prefix "
+                "of a grouped convolution is only defined for groups = 1 or a depthwise convolution"
+            )
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether every channel has a filter of its own."""
+        return 1 < self.groups == self.in_channels == self.out_channels
+
+    def get_dynamic_params(self) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
+        """Views of weight and bias for the active channels, and the padding."""
+        out_channels = active_width(self, "out_channels", self.out_channels)
+        weight, bias = self.weight[:out_channels], self.bias
+        if not self.is_depthwise:
+            weight = weight[:, : active_width(self, "in_channels", self.in_channels)]
+        return weight, bias if bias is None else bias[:out_channels], self.padding
+
+    def to_static_op(self) -> nn.Conv2d:
+        """An ``nn.Conv2d`` of the active channels with weights of its own."""
+        weight, bias, padding = self.get_dynamic_params()
+        groups = weight.size(0) if self.is_depthwise else 1
+        conv = nn.Conv2d(
+            weight.size(1) * groups,
+            weight.size(0),
+            self.kernel_size,
+            self.stride,
+            padding,
+            self.dilation,
+            groups,
+            bias is not None,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        with torch.no_grad():
+            conv.weight.copy_(weight)
+            if bias is not None:
+                conv.bias.copy_(bias)
+        return conv

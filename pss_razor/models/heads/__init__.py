@@ -1,0 +1,5 @@
+"""Heads."""
+
+from pss_razor.models.heads.sliced_linear_cls_head import SlicedLinearClsHead
+
+__all__ = ["SlicedLinearClsHead"]

@@ -1,0 +1,19 @@
+"""The container between a dynamic op and its channel mutable."""
+
+from __future__ import annotations
+
+from pss_razor.registry import MODELS  # isort: skip
+from mmrazor.models.mutables import MutableChannelContainer
+
+
+@MODELS.register_module()
+class PrefixChannelContainer(MutableChannelContainer):
+    """A container of at most one mutable, whose active channels are a prefix: their number says it all."""
+
+    @property
+    def activated_channels(self) -> int:
+        """Number of active channels, without building a mask."""
+        if not self.mutable_channels:
+            return self.num_channels
+        (mutable,) = self.mutable_channels.values()
+        return mutable.current_choice

@@ -1,0 +1,54 @@
+"""A channel mutable that keeps a number instead of a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from pss_razor.registry import MODELS  # isort: skip
+from mmrazor.models.mutables import OneShotMutableChannel
+
+
+@MODELS.register_module()
+class PrefixMutableChannel(OneShotMutableChannel):
+    """The first ``current_choice`` channels are active.
+
+    MMRazor's ``OneShotMutableChannel`` stores a mask and counts it at every look; here the choice is an integer, so
+    that a forward pass slices by it without touching a tensor. The mask is made only for who asks for it.
+
+    Args:
+        num_channels: Channels of the full network.
+        choices: Width in channels -> probability in the search space's own distribution; the largest width must be
+            ``num_channels``.
+        alias: Name of the search group.
+    """
+
+    def __init__(self, num_channels: int, choices: Mapping[int, float], alias: str) -> None:
+        if max(choices) != num_channels:
+            raise ValueError(f"{alias}: the largest width {max(choices)} must be the full network's {num_channels}")
+        self._active = num_channels
+        self.probabilities = tuple(choices.values())
+        super().__init__(num_channels, list(choices), choice_mode="number", alias=alias)
+        del self.mask
+
+    @property
+    def current_choice(self) -> int:
+        """Number of active channels."""
+        return self._active
+
+    @current_choice.setter
+    def current_choice(self, choice: int) -> None:
+        if choice not in self.candidate_choices:
+            raise ValueError(f"{self.alias} = {choice} is not a width of the search space {self.candidate_choices}")
+        self._active = int(choice)
+
+    @property
+    def activated_channels(self) -> int:
+        """Number of active channels."""
+        return self._active
+
+    @property
+    def current_mask(self) -> torch.Tensor:
+        """Boolean mask (num_channels,), for the parts of MMRazor that look at masks."""
+        return torch.arange(self.num_channels) < self._active

@@ -1,0 +1,113 @@
+"""The mutator between a supernet's mutables and the method's subnets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pss_razor.core import ConfigError, Dimension, SearchSpace, Subnet
+from pss_razor.registry import MODELS  # isort: skip
+from mmrazor.models.architectures.dynamic_ops import DynamicInputResizer
+from mmrazor.models.mutators import NasMutator
+
+
+@MODELS.register_module()
+class PSSMutator(NasMutator):
+    """``NasMutator`` with named search groups, a :class:`~pss_razor.core.SearchSpace` and quick switching.
+
+    Any MMRazor search group is a dimension: a channel unit, a value (the input resolution among them), a one-shot op.
+    A group is named after the ``alias`` of its mutable, where it has one.
+
+    Example:
+        ``mutator=dict(type='PSSMutator')``
+
+    Attributes:
+        space: The search space, in the order of the groups.
+    """
+
+    space: SearchSpace
+
+    def prepare_from_supernet(self, supernet: nn.Module) -> None:
+        """Find the search groups of ``supernet`` and activate the largest subnet.
+
+        Raises:
+            ConfigError: The supernet has nothing to search, or two groups of one name.
+        """
+        super().prepare_from_supernet(supernet)
+        resizers = [module for module in supernet.modules() if isinstance(module, DynamicInputResizer)]
+        resolutions = {id(r.mutable_attrs["shape"]) for r in resizers if "shape" in r.mutable_attrs}
+        groups: dict[str, list[Any]] = {}
+        dimensions = []
+        for default_name, members in self._search_groups.items():
+            # A channel unit is bookkeeping around its mutable channel; switching addresses the mutable itself.
+            mutables = [getattr(member, "mutable_channel", member) for member in members]
+            name = mutables[0].alias or default_name
+            if name in groups:
+                raise ConfigError(f"two search groups are called {name!r}; give their mutables different aliases")
+            groups[name] = mutables
+            dimensions.append(_dimension(name, mutables[0], is_resolution=id(mutables[0]) in resolutions))
+        if not groups:
+            raise ConfigError(f"{type(supernet).__name__} has nothing to search: build it from dynamic ops with mutables")
+        self._search_groups = groups
+        self.space = SearchSpace(dimensions)
+        self._active: Subnet | None = None
+        self.activate(self.space.largest)
+
+    @property
+    def active_subnet(self) -> Subnet:
+        """The subnet that a forward pass runs now."""
+        assert self._active is not None, "prepare_from_supernet has not been called"
+        return self._active
+
+    def activate(self, subnet: Subnet) -> None:
+        """Switch the supernet to ``subnet``.
+
+        Raises:
+            ConfigError: The subnet is not in the search space; the supernet stays as it was.
+        """
+        if subnet is self._active:
+            return
+        self.space.encode([subnet])
+        for name, mutables in self._search_groups.items():
+            for mutable in mutables:
+                mutable.current_choice = subnet[name]
+        self._active = subnet
+
+    @contextlib.contextmanager
+    def active(self, subnet: Subnet) -> Iterator[None]:
+        """Run the body with ``subnet`` active, then return to the subnet before."""
+        before = self.active_subnet
+        self.activate(subnet)
+        try:
+            yield
+        finally:
+            self.activate(before)
+
+    def set_choices(self, choices: Mapping[str, Any]) -> None:
+        """MMRazor's name of :meth:`activate`, for a plain dict of choices."""
+        self.activate(Subnet(choices))
+
+    def set_max_choices(self) -> None:
+        """MMRazor's name for activating the largest subnet."""
+        self.activate(self.space.largest)
+
+    def set_min_choices(self) -> None:
+        """MMRazor's name for activating the smallest subnet."""
+        self.activate(self.space.smallest)
+
+    def sample_choices(self, kind: str = "random") -> dict[str, Any]:
+        """Choices as plain Python values; MMRazor's are numpy scalars for ops, whose ``repr`` breaks its candidates."""
+        choices = super().sample_choices(kind)
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in choices.items()}
+
+
+def _dimension(name: str, mutable: Any, is_resolution: bool) -> Dimension:
+    """The dimension of one mutable; a mutable without ``probabilities`` is uniform over its choices."""
+    if hasattr(mutable, "candidate_choices"):
+        return Dimension(name, "channels", tuple(mutable.candidate_choices), getattr(mutable, "probabilities", None))
+    kind = "resolution" if is_resolution else "op" if mutable.mutable_prefix == "module" else "value"
+    return Dimension(name, kind, tuple(mutable.choices))

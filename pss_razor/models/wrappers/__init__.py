@@ -1,0 +1,5 @@
+"""Model wrappers for several processes."""
+
+from pss_razor.models.wrappers.pss_ddp import PSSDistributedDataParallel
+
+__all__ = ["PSSDistributedDataParallel"]

@@ -1,0 +1,33 @@
+"""MMRazor's registries, which this plugin adds to. Import them from here: the stack is mended first."""
+
+from pss_razor import compat
+
+compat.apply()
+
+from mmengine.registry import FUNCTIONS  # noqa: E402
+from mmrazor.registry import (  # noqa: E402
+    DATASETS,
+    HOOKS,
+    LOOPS,
+    MODEL_WRAPPERS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    TASK_UTILS,
+    TRANSFORMS,
+    VISUALIZERS,
+)
+
+__all__ = [
+    "DATASETS",
+    "FUNCTIONS",
+    "HOOKS",
+    "LOOPS",
+    "MODELS",
+    "MODEL_WRAPPERS",
+    "OPTIM_WRAPPERS",
+    "OPTIM_WRAPPER_CONSTRUCTORS",
+    "TASK_UTILS",
+    "TRANSFORMS",
+    "VISUALIZERS",
+]
