@@ -76,7 +76,9 @@ def test_constant_costs(terms):
 
 def test_rows_in_any_order_and_none():
     space = make_space((3, 2))
-    cost = AdditiveCost(space, [CostTerm(("d0",), np.array([1, 2, 4])), CostTerm(("d1",), np.array([8, 16]))], scale=0.5)
+    cost = AdditiveCost(
+        space, [CostTerm(("d0",), np.array([1, 2, 4])), CostTerm(("d1",), np.array([8, 16]))], scale=0.5
+    )
     result = cost(np.array([[2, 1], [0, 0], [2, 1]]))
     assert result.dtype == np.float64
     assert result.tolist() == [10.0, 4.5, 10.0]
@@ -118,3 +120,11 @@ def test_is_detached_from_the_callers_table():
     cost = AdditiveCost(space, [CostTerm(("d0",), table)])
     table[:] = 100.0
     assert cost(space.enumerate()).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="bug: a dimension named twice cannot be folded (reshape)")
+def test_a_dimension_named_twice_means_the_diagonal():
+    space = make_space((2, 3, 2))
+    diagonal = CostTerm(("d1", "d1"), np.arange(9.0).reshape(3, 3))
+    cost = AdditiveCost(space, [diagonal, CostTerm(space.names, np.ones(space.shape))])
+    assert cost(space.enumerate()).tolist() == [1.0, 1.0, 5.0, 5.0, 9.0, 9.0] * 2

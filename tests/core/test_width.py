@@ -55,7 +55,7 @@ def test_make_divisible_is_the_nearest_multiple_that_keeps_nine_tenths(divisor):
         (24, {24: 1}),
         (32, {24: Fraction(1, 3), 32: Fraction(2, 3)}),  # 24 up to 24 / 0.9 = 26.67, of 24 to 32
         (64, {48: Fraction(1, 4), 56: Fraction(1, 2), 64: Fraction(1, 4)}),  # 52 and 60, of 48 to 64
-        (320, {240: 0.05, **{width: 0.1 for width in range(248, 320, 8)}, 320: 0.05}),
+        (320, {240: 0.05, **dict.fromkeys(range(248, 320, 8), 0.1), 320: 0.05}),
     ],
 )
 def test_width_choices_by_hand(base, expected):

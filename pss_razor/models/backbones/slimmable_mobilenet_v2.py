@@ -15,16 +15,14 @@ from mmrazor.models.mutables import OneShotMutableChannelUnit
 
 @MODELS.register_module()
 class SlimmableMobileNetV2(MobileNetV2):
-    """mmcls' MobileNetV2 made of sliced ops, with the search groups ``stem``, ``stage1`` … ``stage7``, ``last``.
+    """mmcls' MobileNetV2 made of sliced ops, with the search groups ``stem``, ``stage1`` … ``stage7``.
 
     Every width is its base width times a multiplier uniform in ``width_range``, rounded by
-    :func:`~pss_razor.core.make_divisible`. The hidden width of a block is its expansion times its actual input width.
+    :func:`~pss_razor.core.make_divisible`. The hidden width of a block is its expansion times its actual input width; the last conv keeps its 1280 channels.
     Parameter names are those of mmcls' MobileNetV2, so that its checkpoints load.
 
     Args:
         width_range: Smallest and largest width multiplier of the stem and the seven stages.
-        last_width_range: The same for the last 1×1 conv; None keeps it at its full 1280 channels and out of the
-            search space.
         out_indices: Which stages' feature maps are returned, 0 to 6 for the stages, 7 for the last conv. They have
             the active widths.
         **kwargs: Of :class:`mmcls.models.MobileNetV2`: ``widen_factor``, ``frozen_stages``, ``act_cfg``,
@@ -37,7 +35,6 @@ class SlimmableMobileNetV2(MobileNetV2):
     def __init__(
         self,
         width_range: tuple[float, float] = (0.75, 1.0),
-        last_width_range: tuple[float, float] | None = None,
         out_indices: Sequence[int] = (7,),
         **kwargs: Any,
     ) -> None:
@@ -56,31 +53,19 @@ class SlimmableMobileNetV2(MobileNetV2):
             **kwargs,
         )
         OneShotMutableChannelUnit._register_channel_container(self, PrefixChannelContainer)
-        # A plain dict: mutables are no part of the state dict.
-        self.mutable_channels: dict[str, PrefixMutableChannel] = {}
-        width = self._search("stem", self.conv1.conv.out_channels, width_range)
+
+        def search(name: str, base_width: int) -> PrefixMutableChannel:
+            return PrefixMutableChannel(base_width, width_choices(base_width, *width_range), alias=name)
+
+        width = search("stem", self.conv1.conv.out_channels)
         mutate_conv_module(self.conv1, mutable_out_channels=width)
         for stage, layer_name in enumerate(self.layers[:-1], start=1):
             blocks = getattr(self, layer_name)
-            stage_width = self._search(f"stage{stage}", blocks[0].conv[-1].conv.out_channels, width_range)
+            stage_width = search(f"stage{stage}", blocks[0].conv[-1].conv.out_channels)
             for block in blocks:
                 self._register_block(block.conv, width, stage_width)
                 width = stage_width
-        last_width = None
-        if last_width_range is not None:
-            last_width = self._search("last", self.out_channel, last_width_range)
-        mutate_conv_module(self.conv2, mutable_in_channels=width, mutable_out_channels=last_width)
-
-    @property
-    def last_mutable(self) -> PrefixMutableChannel | None:
-        """The mutable of the output's channels, for the head; None if they are fixed."""
-        return self.mutable_channels.get("last")
-
-    def _search(self, name: str, base_width: int, width_range: tuple[float, float]) -> PrefixMutableChannel:
-        choices = width_choices(base_width, *width_range)
-        mutable = PrefixMutableChannel(base_width, choices, alias=name)
-        self.mutable_channels[name] = mutable
-        return mutable
+        mutate_conv_module(self.conv2, mutable_in_channels=width)
 
     @staticmethod
     def _register_block(convs: Sequence[Any], width_in: PrefixMutableChannel, width_out: PrefixMutableChannel) -> None:

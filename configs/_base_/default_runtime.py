@@ -1,0 +1,26 @@
+custom_imports = dict(imports=["pss_razor.plugin"], allow_failed_imports=False)
+default_scope = "mmrazor"
+
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=100),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    # Two are kept, so that one is complete at any moment.
+    checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+# Gradients are exchanged once a step; a single process ignores this.
+model_wrapper_cfg = dict(type="PSSDistributedDataParallel")
+
+vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+visualizer = dict(type="mmcls.ClsVisualizer", vis_backends=vis_backends)
+
+log_level = "INFO"
+load_from = None
+resume = False
+randomness = dict(seed=0, deterministic=False)

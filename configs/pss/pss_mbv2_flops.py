@@ -1,0 +1,9 @@
+# PSS-MBV2-F of the paper: 24 pools from 70 to 300 MFLOPs. For 8 GPUs: tools/dist_train.sh configs/pss/pss_mbv2_flops.py 8
+_base_ = [
+    "../_base_/models/pss_mobilenet_v2.py",
+    "../_base_/datasets/imagenet.py",
+    "../_base_/schedules/imagenet_pss_250e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(constraints=[dict(metric="flops", first=70, last=300, step=10)])

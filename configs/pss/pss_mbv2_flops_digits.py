@@ -1,0 +1,29 @@
+# PSS-MBV2-F on scikit-learn's digits: what `make quickstart` runs, some minutes on two CPU cores.
+_base_ = [
+    "../_base_/models/pss_mobilenet_v2.py",
+    "../_base_/datasets/digits.py",
+    "../_base_/schedules/imagenet_pss_250e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    data_preprocessor=dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False),
+    architecture=dict(resolutions=[16, 20, 24, 28, 32], head=dict(num_classes=10)),
+    constraints=[dict(metric="flops", first=2, last=6, step=0.5)],
+)
+
+optim_wrapper = dict(optimizer=dict(lr=0.1))
+param_scheduler = dict(end=30)
+train_cfg = dict(max_epochs=30, val_interval=10)
+val_cfg = dict(calibration_batches=9)
+auto_scale_lr = dict(base_batch_size=96)
+default_hooks = dict(logger=dict(interval=5))
+custom_hooks = [
+    dict(
+        type="PrioritizedPoolSamplerHook",
+        pool_size=10,
+        score_momentum=0.9,
+        p_explore=(1.0, 0.01),
+        temperature=(1.0, 0.01),
+    ),
+]

@@ -1,0 +1,22 @@
+"""When things happen: the sampler hook, BN calibration, evaluation loops, optimizer construction."""
+
+from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
+from pss_razor.engine.checkpoint import check_state_dict, find_latest_checkpoint, read_checkpoint
+from pss_razor.engine.hooks import PrioritizedPoolSamplerHook
+from pss_razor.engine.loops import PoolTestLoop, PoolValLoop
+from pss_razor.engine.optimizers import CPUAmpOptimWrapper, MergedGroupsConstructor
+from pss_razor.engine.worker_seed import epoch_worker_seed
+
+__all__ = [
+    "CPUAmpOptimWrapper",
+    "MergedGroupsConstructor",
+    "PoolTestLoop",
+    "PoolValLoop",
+    "PrioritizedPoolSamplerHook",
+    "calibrate_bn",
+    "check_state_dict",
+    "epoch_worker_seed",
+    "find_latest_checkpoint",
+    "isolated_bn_statistics",
+    "read_checkpoint",
+]

@@ -1,0 +1,74 @@
+"""What the validation and the test loop over pools share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pss_razor.core import ConfigError
+from pss_razor.engine.hooks.prioritized_pool_sampler_hook import PrioritizedPoolSamplerHook, get_algorithm
+from pss_razor.engine.pool_evaluator import PoolEvaluator
+from pss_razor.engine.results import best_of_pools, format_table
+
+
+class PoolEvaluationMixin:
+    """Evaluate pools instead of one model.
+
+    Args:
+        runner: The runner.
+        dataloader: Validation images, or their config.
+        evaluator: Metrics, or their config.
+        fp16: Evaluate in mixed precision.
+        top_k: How many subnets of each pool, best scores first.
+        calibration_batches: Training batches that BN statistics are averaged over.
+
+    Attributes:
+        results: A record for each evaluated subnet, see :meth:`PoolEvaluator.candidates`, with ``metrics``.
+    """
+
+    mode: str
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        evaluator: Any,
+        fp16: bool = False,
+        top_k: int = 5,
+        calibration_batches: int = 9,
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)  # type: ignore[call-arg]
+        if top_k < 1 or calibration_batches < 1:
+            raise ConfigError(f"top_k = {top_k} and calibration_batches = {calibration_batches} must be at least 1")
+        self.top_k = top_k
+        self.calibration_batches = calibration_batches
+        self.results: list[dict[str, Any]] = []
+
+    def build_evaluator_of_pools(self) -> PoolEvaluator:
+        """The evaluator of the runner's pools."""
+        sampler = next((h.sampler for h in self.runner.hooks if isinstance(h, PrioritizedPoolSamplerHook)), None)
+        if sampler is None:
+            raise ConfigError("there are no pools to evaluate; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks")
+        return PoolEvaluator(
+            get_algorithm(self.runner), sampler, self.runner.train_dataloader, self.calibration_batches, self.fp16
+        )
+
+    def run(self) -> dict[str, float]:
+        """Evaluate; returns the metrics of the largest, the smallest and every pool's best subnet, and pools' mean."""
+        self.runner.call_hook(f"before_{self.mode}")
+        self.runner.call_hook(f"before_{self.mode}_epoch")
+        evaluator = self.build_evaluator_of_pools()
+        records = evaluator.candidates(self.top_k)
+        # One subnet can be in the pools of several metrics.
+        distinct = list(dict.fromkeys(record["subnet"] for record in records))
+        measured = evaluator.evaluate(distinct, self.dataloader, self.evaluator, self.runner, self.mode)
+        metrics_of = dict(zip(distinct, measured, strict=True))
+        self.results = [{**record, "metrics": metrics_of[record["subnet"]]} for record in records]
+        best = best_of_pools(self.results)
+        metrics = {f"{r['name']}/{name}": value for r in best for name, value in r["metrics"].items()}
+        pools = [r["metrics"] for r in best if r["metric"] is not None]
+        for name in pools[0] if pools else ():
+            metrics[f"pools_mean/{name}"] = sum(m[name] for m in pools) / len(pools)
+        self.runner.logger.info("\n" + format_table(best, get_algorithm(self.runner).estimators))
+        self.runner.call_hook(f"after_{self.mode}_epoch", metrics=metrics)
+        self.runner.call_hook(f"after_{self.mode}")
+        return metrics

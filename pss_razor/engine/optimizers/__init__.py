@@ -1,0 +1,6 @@
+"""Optimizer wrappers and their construction."""
+
+from pss_razor.engine.optimizers.cpu_amp_optim_wrapper import CPUAmpOptimWrapper
+from pss_razor.engine.optimizers.merged_groups_constructor import MergedGroupsConstructor
+
+__all__ = ["CPUAmpOptimWrapper", "MergedGroupsConstructor"]

@@ -1,0 +1,98 @@
+"""Results of an evaluation: chosen, tabled, drawn, written and read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pss_razor.core import ConfigError, SearchSpace
+from pss_razor.deploy import atomic_write
+from pss_razor.visualization import draw_accuracy_against_resource
+
+RESULTS_FILE = "pool_results.json"
+_FORMAT = 1
+
+
+def primary_metric(record: Mapping[str, Any]) -> str:
+    """The metric that decides which subnet of a pool is best: the first that the evaluator reports."""
+    return next(iter(record["metrics"]))
+
+
+def best_of_pools(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The largest and the smallest subnet, and of every pool the one of highest primary metric, in pool order."""
+    best: dict[str, dict[str, Any]] = {}
+    for record in records:
+        name = record["name"]
+        metric = primary_metric(record)
+        if name not in best or record["metrics"][metric] > best[name]["metrics"][metric]:
+            best[name] = record
+    return list(best.values())
+
+
+def format_table(records: Sequence[Mapping[str, Any]], estimators: Mapping[str, Any]) -> str:
+    """A text table with a row for each record: its pool, resources, resolution and metrics."""
+    resources = list(records[0]["resources"])
+    metrics = list(records[0]["metrics"])
+    has_resolution = "resolution" in records[0]["subnet"]
+    header = ["pool", *(estimators[name].unit for name in resources), *(["resolution"] if has_resolution else [])]
+    rows = [[*header, *(name.removeprefix("accuracy/") for name in metrics)]]
+    for record in records:
+        name = record["name"] if record["metric"] is None else f"{record['metric']} {record['target']}"
+        cells = [name, *(f"{record['resources'][key]:.3f}" for key in resources)]
+        cells += [str(record["subnet"]["resolution"])] if has_resolution else []
+        rows.append(cells + [f"{record['metrics'][key]:.2f}" for key in metrics])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def write_results(runner: Any, records: Sequence[Mapping[str, Any]], directory: Path) -> list[Path]:
+    """Write all records as JSON and a picture for each constraint; returns the files."""
+    algorithm = runner.model.module if hasattr(runner.model, "module") else runner.model
+    space = algorithm.space
+    document = {
+        "format": _FORMAT,
+        "checkpoint": str(runner._load_from),
+        "dataset_size": len(runner.test_dataloader.dataset),
+        "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
+        "subnets": [_to_json(space, record) for record in records],
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / RESULTS_FILE
+    atomic_write(path, json.dumps(document, indent=1).encode())
+    written = [path]
+    for constraint in algorithm.constraints:
+        metric = constraint.metric
+        picture = directory / f"accuracy_{metric}.png"
+        image = draw_accuracy_against_resource(records, metric, algorithm.estimators[metric].unit, primary_metric(records[0]))
+        atomic_write(picture, image)
+        written.append(picture)
+    return written
+
+
+def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:
+    """Read the records of :func:`write_results`.
+
+    Raises:
+        ConfigError: The file is missing, of another kind, or of another search space.
+    """
+    try:
+        document = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"results file {path} does not exist; tools/test.py CONFIG CHECKPOINT writes one") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"results file {path} is not JSON: {error}") from error
+    if not isinstance(document, dict) or document.get("format") != _FORMAT or "subnets" not in document:
+        raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
+    try:
+        return [{**record, "subnet": space.from_record(record)} for record in document["subnets"]]
+    except ConfigError as error:
+        raise ConfigError(f"results file {path} is of another search space: {error}") from error
+
+
+def _to_json(space: SearchSpace, record: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in record.items() if key != "subnet"}
+    plain["metrics"] = {k: float(v) if math.isfinite(v) else None for k, v in record["metrics"].items()}
+    return {**plain, **space.to_record(record["subnet"])}

@@ -1,0 +1,45 @@
+"""Accuracy against resource."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def draw_accuracy_against_resource(
+    records: Sequence[Mapping[str, Any]], metric: str, unit: str, accuracy: str
+) -> bytes:
+    """Draw the subnets of one metric's pools.
+
+    Args:
+        records: With ``name``, ``metric``, ``resources`` and ``metrics``; see :class:`PoolEvaluator`.
+        metric: The metric on the horizontal axis; only its pools are drawn, with the largest and smallest subnet.
+        unit: Its unit, for the label.
+        accuracy: Name of the metric on the vertical axis, in percent.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only needed here
+
+    def points(chosen: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+        return [r["resources"][metric] for r in chosen], [r["metrics"][accuracy] for r in chosen]
+
+    in_pools = [r for r in records if r["metric"] == metric]
+    best: dict[Any, Mapping[str, Any]] = {}
+    for record in in_pools:
+        if record["target"] not in best or record["metrics"][accuracy] > best[record["target"]]["metrics"][accuracy]:
+            best[record["target"]] = record
+    figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(*points(in_pools), ".", color="0.7", label="subnets of the pools")
+    axes.plot(*points(sorted(best.values(), key=lambda r: r["resources"][metric])), "o-", ms=4, label="best of each pool")
+    for name, marker in (("largest", "^"), ("smallest", "v")):
+        axes.plot(*points([r for r in records if r["name"] == name]), marker, color="C3", label=f"{name} subnet")
+    axes.set(xlabel=f"{metric} ({unit})", ylabel=f"{accuracy.removeprefix('accuracy/')} (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize="small")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
