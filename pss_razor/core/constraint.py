@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -32,6 +33,9 @@ class Constraint:
     step: float
 
     def __post_init__(self) -> None:
+        for name in ("first", "last", "step"):
+            if not math.isfinite(getattr(self, name)):
+                raise ConfigError(f"constraint on {self.metric}: {name} = {getattr(self, name)} must be finite")
         if self.step <= 0:
             raise ConfigError(f"constraint on {self.metric}: step = {self.step} must be positive")
         if self.last < self.first:
@@ -40,7 +44,7 @@ class Constraint:
         if abs(count - round(count)) > 1e-6:
             raise ConfigError(
                 f"constraint on {self.metric}: from first = {self.first} to last = {self.last} is not a whole number "
-                f"of steps of {self.step}; try last = {self.first + round(count) * self.step:g}"
+                f"of steps of {self.step}; try last = {self.first + round(count) * self.step:.12g}"
             )
 
     @classmethod
@@ -58,7 +62,9 @@ class Constraint:
                 raise ConfigError(f"constraint {dict(config)}: unknown key {key!r}; {hint}")
         missing = [name for name in names if name not in config]
         if missing:
-            raise ConfigError(f"constraint {dict(config)} misses {missing}; example: metric='flops', first=70, last=300, step=10")
+            raise ConfigError(
+                f"constraint {dict(config)} misses {missing}; example: metric='flops', first=70, last=300, step=10"
+            )
         for name in names[1:]:
             if isinstance(config[name], bool) or not isinstance(config[name], (int, float)):
                 raise ConfigError(f"constraint on {config['metric']}: {name} = {config[name]!r} must be a number")

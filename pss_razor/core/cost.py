@@ -43,9 +43,10 @@ class AdditiveCost:
             expected = tuple(space.shape[column] for column in columns)
             if term.table.shape != expected:
                 raise ValueError(f"a table over {term.dimensions} has shape {term.table.shape}, not {expected}")
-            order = np.argsort(columns, kind="stable")
-            key = tuple(columns[i] for i in order)
-            table = np.transpose(term.table, order)
+            key = tuple(sorted(set(columns)))
+            # sorts the axes, and takes the diagonal where a dimension is named twice
+            axes = [key.index(column) for column in columns]
+            table = np.einsum(np.array(term.table, dtype=np.float64), axes, range(len(key)))
             merged[key] = merged[key] + table if key in merged else table
         for key in sorted(merged, key=len):
             hosts = [other for other in merged if len(other) > len(key) and set(key) <= set(other)]

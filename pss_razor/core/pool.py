@@ -65,8 +65,11 @@ class PrioritizedPool:
         Raises:
             FloatingPointError: The score is not finite, so training has diverged.
         """
+        score, resource = float(score), float(resource)  # numpy scalars are not JSON-able
         if not np.isfinite(score):
-            raise FloatingPointError(f"the score of {subnet} is {score}: the training loss has diverged; lower the learning rate")
+            raise FloatingPointError(
+                f"the score of {subnet} is {score}: the training loss has diverged; lower the learning rate"
+            )
         entry = self._entries.get(subnet)
         if entry is None:
             self._entries[subnet] = PoolEntry(subnet, score, resource)
@@ -94,13 +97,16 @@ class PrioritizedPool:
         ]
 
     def load_records(self, space: SearchSpace, records: list[dict[str, Any]]) -> None:
-        """Replace the entries by those of :meth:`to_records`."""
+        """Replace the entries by those of :meth:`to_records`; above capacity the best stay."""
         self._entries = {}
         for record in records:
             subnet = space.from_record(record)
             self._entries[subnet] = PoolEntry(
                 subnet, float(record["score"]), float(record["resource"]), int(record["visits"])
             )
+        if len(self) > self.capacity:  # saved with a larger pool_size
+            kept = {entry.subnet for entry in self.best(self.capacity)}
+            self._entries = {subnet: entry for subnet, entry in self._entries.items() if subnet in kept}
 
 
 class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
@@ -148,7 +154,7 @@ class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
         for (metric, target), pool in self.items():
             try:
                 pool.load_records(space, state[metric][str(target)])
-            except (ConfigError, KeyError, TypeError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise CheckpointError(
                     f"the pool {metric} = {target} of the checkpoint is not of this search space: {error}"
                 ) from error

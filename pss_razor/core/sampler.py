@@ -10,7 +10,7 @@ import numpy as np
 
 from pss_razor.core.constraint import Constraint
 from pss_razor.core.cost import AdditiveCost
-from pss_razor.core.errors import ConfigError, UnreachableTargetError
+from pss_razor.core.errors import CheckpointError, ConfigError, UnreachableTargetError
 from pss_razor.core.pool import PrioritizedPools
 from pss_razor.core.subnet import Subnet
 
@@ -150,6 +150,16 @@ class PrioritizedSubnetSampler:
         score_momentum: float = 0.9,
         seed: int = 0,
     ) -> None:
+        metrics = [c.metric for c in constraints]
+        if not metrics:
+            raise ConfigError(
+                "there are no constraints; give at least one: metric='flops', first=70, last=300, step=10"
+            )
+        for metric in metrics:
+            if metrics.count(metric) > 1:
+                raise ConfigError(f"two constraints on {metric}; join them into one")
+            if metric not in costs:
+                raise ConfigError(f"no estimator for the constraint's metric {metric!r}; there are {sorted(costs)}")
         self.samplers = {c.metric: ConditionalSampler(costs[c.metric], c) for c in constraints}
         self.costs = costs
         self.space = next(iter(self.samplers.values())).space
@@ -196,5 +206,8 @@ class PrioritizedSubnetSampler:
         Raises:
             CheckpointError: The pools are of another space or other constraints.
         """
+        missing = [key for key in ("pools", "generator") if key not in state]
+        if missing:
+            raise CheckpointError(f"the sampler's state misses {missing}; it holds {sorted(state)}")
         self.pools.load_state_dict(self.space, state["pools"])
         self.generator.bit_generator.state = state["generator"]

@@ -34,6 +34,9 @@ class Dimension:
     probabilities: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.kind != "resolution" and self.kind not in _RECORD_KEYS:
+            kinds = ["resolution", *_RECORD_KEYS]
+            raise ConfigError(f"search group {self.name!r} has the unknown kind {self.kind!r}; choose from {kinds}")
         if not self.values:
             raise ConfigError(f"search group {self.name!r} has no choices; give it at least one")
         if len(set(self.values)) != len(self.values):
@@ -41,8 +44,11 @@ class Dimension:
         if self.probabilities is None:
             object.__setattr__(self, "probabilities", (1.0 / len(self.values),) * len(self.values))
         assert self.probabilities is not None
-        if len(self.probabilities) != len(self.values) or abs(sum(self.probabilities) - 1.0) > 1e-9:
-            raise ConfigError(f"search group {self.name!r}: {len(self.values)} choices need as many probabilities, sum 1")
+        possible = all(p > 0 for p in self.probabilities) and abs(sum(self.probabilities) - 1.0) <= 1e-9
+        if len(self.probabilities) != len(self.values) or not possible:
+            raise ConfigError(
+                f"search group {self.name!r}: {len(self.values)} choices need as many probabilities, sum 1, all positive"
+            )
 
     @cached_property
     def _index(self) -> dict[Any, int]:
@@ -56,8 +62,10 @@ class Dimension:
         """
         try:
             return self._index[value]
-        except KeyError:
-            raise ConfigError(f"{self.name} = {value!r} is not in the search space; choose from {list(self.values)}") from None
+        except (KeyError, TypeError):
+            raise ConfigError(
+                f"{self.name} = {value!r} is not in the search space; choose from {list(self.values)}"
+            ) from None
 
 
 class SearchSpace:
@@ -74,6 +82,9 @@ class SearchSpace:
         self.names = tuple(dimension.name for dimension in dimensions)
         if len(set(self.names)) != len(self.names):
             raise ConfigError(f"search groups need distinct names, got {list(self.names)}")
+        resolutions = [dimension.name for dimension in self.dimensions if dimension.kind == "resolution"]
+        if len(resolutions) > 1:
+            raise ConfigError(f"a search space has one resolution at most, got {resolutions}")
         self._position = {name: position for position, name in enumerate(self.names)}
 
     def __len__(self) -> int:
@@ -117,7 +128,9 @@ class SearchSpace:
         """
         for subnet in subnets:
             if set(subnet) != set(self.names):
-                raise ConfigError(f"a subnet chooses for {sorted(subnet)}, but the search groups are {sorted(self.names)}")
+                raise ConfigError(
+                    f"a subnet chooses for {sorted(subnet)}, but the search groups are {sorted(self.names)}"
+                )
         rows = [[dimension.index(subnet[dimension.name]) for dimension in self.dimensions] for subnet in subnets]
         return np.array(rows, dtype=np.int64).reshape(len(subnets), len(self))
 

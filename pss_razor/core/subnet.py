@@ -42,5 +42,8 @@ class Subnet(Mapping[str, Any]):
             return self._choices == other._choices
         return NotImplemented
 
+    def __reduce__(self) -> tuple[type[Subnet], tuple[dict[str, Any]]]:
+        return Subnet, (self._choices,)  # the hash of a str differs from process to process
+
     def __repr__(self) -> str:
         return f"Subnet({', '.join(f'{name}={value}' for name, value in self._choices.items())})"

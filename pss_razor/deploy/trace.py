@@ -176,7 +176,8 @@ def _encode_node(node: torch.fx.Node, leaves: dict[str, nn.Module]) -> dict[str,
         assert cls is not None, "leaves have a torch class"
         extra = {"type": cls.__name__, "config": {name: _setting(module, name) for name in MODULE_ATTRIBUTES[cls]}}
     elif op == "get_attr":
-        raise ExportError(f"{where} uses the tensor {target} directly; weights must belong to a whitelisted module")
+        name = str(target).removeprefix("model.")
+        raise ExportError(f"{where} uses the tensor {name} directly; weights must belong to a whitelisted module")
     if target is None:
         raise ExportError(f"{where} calls {show(node.target)}{tuple(args)!r:.80}, which cannot be exported")
     if op == "output" and not isinstance(args[0], torch.fx.Node):

@@ -235,14 +235,12 @@ def test_an_incomplete_record_is_an_error(key, named):
         PrioritizedPools(CAPACITIES).load_state_dict(SPACE, state)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a numpy score makes the checkpoint's records impossible to write as JSON")
 def test_numpy_scores_can_be_saved():
     pool = PrioritizedPool(2)
     pool.update(subnet(8), np.float32(-1.5), np.float32(101.0))
     assert through_json(pool.to_records(SPACE))[0]["score"] == -1.5
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a pool that is loaded above its capacity never shrinks to it")
 def test_a_larger_pool_is_cut_to_the_capacity():
     records = filled([-3.0, -1.0, -2.0, -4.0]).to_records(SPACE)
     pool = PrioritizedPool(2)
@@ -251,7 +249,6 @@ def test_a_larger_pool_is_cut_to_the_capacity():
     assert [entry.score for entry in pool.best(9)] == [-0.5, -1.0]
 
 
-@pytest.mark.xfail(strict=True, reason="bug: some damaged records raise ValueError or AttributeError")
 @pytest.mark.parametrize("record", ["8-224", {"channels": {"stem": 8}, "resolution": 224, "score": "x"}])
 def test_a_damaged_record_is_a_checkpoint_error(record):
     state = through_json(filled_pools().state_dict(SPACE))

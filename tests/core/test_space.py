@@ -155,26 +155,22 @@ def test_repr_lists_the_choices(space):
     assert "stage1: [8, 16, 24]" in repr(space)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: probabilities that are negative, zero or NaN pass")
 @pytest.mark.parametrize("probabilities", [(1.5, -0.5), (1.0, 0.0), (float("nan"), 0.5)])
 def test_dimension_refuses_probabilities_that_are_not_positive(probabilities):
     with pytest.raises(ConfigError):
         Dimension("stem", "channels", (8, 16), probabilities)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: an unknown kind is a KeyError in the first checkpoint")
 def test_dimension_refuses_an_unknown_kind():
     with pytest.raises(ConfigError):
         Dimension("stem", "channel", (8, 16))
 
 
-@pytest.mark.xfail(strict=True, reason="bug: records keep the second resolution only")
 def test_space_refuses_two_resolutions():
     with pytest.raises(ConfigError):
         SearchSpace([RESOLUTION, Dimension("res2", "resolution", (32, 64))])
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="bug: a list where a number belongs is a TypeError")
 def test_from_record_refuses_a_value_that_cannot_be_hashed(space):
     record = {**space.to_record(space.smallest), "resolution": [128]}
     with pytest.raises(ConfigError):

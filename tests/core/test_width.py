@@ -106,7 +106,6 @@ def test_width_choices_refuses_an_impossible_interval(low, high):
         width_choices(32, low, high)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: a rounding error of the interval's end adds a width of probability 1e-16")
 def test_width_choices_has_no_width_of_probability_zero():
     # 200 * 1.1 = 220 is exactly where 224 would begin, but 220.00000000000003 in floating point
     assert max(width_choices(200, 0.75, 1.1)) == 216
