@@ -48,8 +48,8 @@ def format_table(records: Sequence[Mapping[str, Any]], estimators: Mapping[str, 
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def write_results(runner: Any, records: Sequence[Mapping[str, Any]], directory: Path) -> list[Path]:
-    """Write all records as JSON and a picture for each constraint; returns the files."""
+def write_results(runner: Any, records: Sequence[Mapping[str, Any]], path: Path) -> list[Path]:
+    """Write all records as JSON to ``path`` and a picture for each constraint beside it; returns the files."""
     algorithm = runner.model.module if hasattr(runner.model, "module") else runner.model
     space = algorithm.space
     document = {
@@ -59,13 +59,12 @@ def write_results(runner: Any, records: Sequence[Mapping[str, Any]], directory: 
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
         "subnets": [_to_json(space, record) for record in records],
     }
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / RESULTS_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(document, indent=1).encode())
     written = [path]
     for constraint in algorithm.constraints:
         metric = constraint.metric
-        picture = directory / f"accuracy_{metric}.png"
+        picture = path.parent / f"accuracy_{metric}.png"
         image = draw_accuracy_against_resource(records, metric, algorithm.estimators[metric].unit, primary_metric(records[0]))
         atomic_write(picture, image)
         written.append(picture)

@@ -1,0 +1,88 @@
+"""From a config file to a runner: what the command-line tools share."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from pss_razor import compat
+from pss_razor.core import ConfigError, PSSError
+from pss_razor.registry import MODELS  # noqa: F401  isort: skip - mends the stack before mmengine is imported
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+_REQUIRED = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "test_dataloader", "test_cfg", "test_evaluator")
+
+
+def load_config(path: str, options: Sequence[str] | None, launcher: str, work_dir: str | None) -> Config:
+    """Read a config file and apply what the command line says.
+
+    Args:
+        path: Config file.
+        options: ``key=value`` settings of ``--cfg-options``.
+        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``. Without a GPU the processes talk through gloo.
+        work_dir: Folder for logs and checkpoints; None takes the config's, or ``work_dirs/<config name>``.
+
+    Raises:
+        ConfigError: The file is missing, cannot be read, or lacks a key.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"config {path} does not exist; the shipped ones are in configs/")
+    try:
+        config = Config.fromfile(path)
+    except (SyntaxError, FileNotFoundError, KeyError, NameError, TypeError) as error:
+        raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
+    if options:
+        config.merge_from_dict(_parse_options(options))
+    for key in _REQUIRED:
+        if config.get(key) is None:
+            guess = difflib.get_close_matches(key, [k for k in config if k not in _REQUIRED], 1)
+            hint = f"; did you mean it by {guess[0]!r}?" if guess else "; see configs/_base_/ for an example"
+            raise ConfigError(f"config {path} has no {key!r}{hint}")
+    config.launcher = launcher
+    if not torch.cuda.is_available():
+        config.setdefault("env_cfg", {}).setdefault("dist_cfg", {})["backend"] = "gloo"
+    config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs", Path(path).stem))
+    return config
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the runner of a config, and start the process group where there are several processes."""
+    with compat.gloo_without_gpu():
+        return Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
+
+
+@contextlib.contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the program with one line for an error that a user can act on; others keep their traceback.
+
+    A mistake in a config that only shows when mmengine builds an object (an unknown type, an argument too many) is
+    raised by its registry itself, and is one of them.
+    """
+    try:
+        yield
+    except PSSError as error:
+        sys.exit(f"error: {error}")
+    except (KeyError, TypeError) as error:
+        innermost = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
+        if "mmengine/registry/" not in innermost:
+            raise
+        sys.exit(f"error: the config asks for something that cannot be built: {error.args[0]}")
+
+
+def _parse_options(options: Sequence[str]) -> dict:
+    """mmengine's own reading of ``key=value``; done late because importing mmengine is slow for ``--help``."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction)
+    for option in options:
+        if "=" not in option:
+            raise ConfigError(f"--cfg-options {option}: settings are key=value, e.g. train_cfg.max_epochs=10")
+    return parser.parse_args(["--cfg-options", *options]).cfg_options

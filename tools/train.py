@@ -1,0 +1,69 @@
+"""Train a supernet: ``python tools/train.py CONFIG``."""
+
+import argparse
+import os
+from pathlib import Path
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Train a supernet")
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="resume from this checkpoint; without a path, or with 'auto', from the newest in the work dir, if any",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision: float16 on a GPU, bfloat16 on a CPU")
+    parser.add_argument("--no-validate", action="store_true", help="do not evaluate during training")
+    parser.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate by the total batch size over auto_scale_lr.base_batch_size",
+    )
+    parser.add_argument(
+        "--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings, e.g. train_cfg.max_epochs=10"
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
+    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help="set by old launchers")
+    args = parser.parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Build the runner and train."""
+    args = parse_args()
+    # Imported late: --help answers at once.
+    import torch
+
+    from pss_razor.core import ConfigError
+    from pss_razor.engine.checkpoint import find_latest_checkpoint, read_checkpoint
+    from pss_razor.engine.launch import build_runner, load_config, one_line_errors
+
+    with one_line_errors():
+        config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
+        if args.no_validate:
+            config.val_cfg = config.val_dataloader = config.val_evaluator = None
+        if args.amp:
+            kind = config.optim_wrapper.get("type", "OptimWrapper")
+            if kind not in ("OptimWrapper", "AmpOptimWrapper", "CPUAmpOptimWrapper"):
+                raise ConfigError(f"--amp does not know optim_wrapper.type = {kind!r}; remove one of the two")
+            config.optim_wrapper.type = "AmpOptimWrapper" if torch.cuda.is_available() else "CPUAmpOptimWrapper"
+        if args.auto_scale_lr:
+            if config.get("auto_scale_lr", {}).get("base_batch_size") is None:
+                raise ConfigError("--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=…) in the config")
+            config.auto_scale_lr.enable = True
+        if args.resume is not None:
+            found = find_latest_checkpoint(config.work_dir) if args.resume == "auto" else Path(args.resume)
+            config.resume = found is not None
+            config.load_from = None if found is None else str(found)
+        if config.get("load_from"):
+            read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")))
+        build_runner(config).train()
+
+
+if __name__ == "__main__":
+    main()
