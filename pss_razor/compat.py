@@ -50,6 +50,7 @@ def _allow_mmengine_checkpoints() -> None:
     """
     import numpy as np
     import torch
+
     from mmengine.logging import HistoryBuffer
 
     def history_buffer_method(owner: object, name: str) -> Any:

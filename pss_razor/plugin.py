@@ -4,11 +4,6 @@ import pss_razor.datasets
 import pss_razor.engine
 import pss_razor.estimators
 import pss_razor.models  # noqa: F401
-from pss_razor.registry import MODELS  # noqa: F401  isort: skip
 
-import mmcls.datasets
-import mmcls.evaluation
-import mmcls.models
-import mmcls.visualization
 import mmrazor.engine
 import mmrazor.models  # noqa: F401

@@ -148,8 +148,8 @@ class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
             example = sorted(saved ^ wanted)[0]
             where = "checkpoint, not in the config" if example in saved else "config, not in the checkpoint"
             raise CheckpointError(
-                f"the pools of the checkpoint do not fit the config's constraints: {example[0]} = {example[1]} is in the "
-                f"{where} ({len(saved ^ wanted)} pools differ); use the config that the checkpoint was trained with"
+                f"the pools of the checkpoint do not fit the config's constraints: {example[0]} = {example[1]} is in "
+                f"the {where} ({len(saved ^ wanted)} pools differ); use the config that the checkpoint was trained with"
             )
         for (metric, target), pool in self.items():
             try:

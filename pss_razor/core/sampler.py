@@ -37,8 +37,8 @@ class ConditionalSampler:
         space = cost.space
         if space.size > MAX_ENUMERATED_SUBNETS:
             raise ConfigError(
-                f"the search space has {space.size} subnets; exact sampling enumerates at most {MAX_ENUMERATED_SUBNETS}. "
-                "Use fewer choices a group (a larger divisor, fewer resolutions)"
+                f"the search space has {space.size} subnets; exact sampling enumerates at most "
+                f"{MAX_ENUMERATED_SUBNETS}. Use fewer choices a group (a larger divisor, fewer resolutions)"
             )
         self.space = space
         self.constraint = constraint
@@ -57,8 +57,9 @@ class ConditionalSampler:
             self._cumulative.append(np.cumsum(probabilities[rows]))
         if not self.reachable_targets:
             raise UnreachableTargetError(
-                f"no target of {constraint.metric} from {constraint.first:g} to {constraint.last:g} can be reached: the "
-                f"search space covers {self.resource_range[0]:.6g} to {self.resource_range[1]:.6g}; choose targets there"
+                f"no target of {constraint.metric} from {constraint.first:g} to {constraint.last:g} can be reached: "
+                f"the search space covers {self.resource_range[0]:.6g} to {self.resource_range[1]:.6g}; choose "
+                "targets there"
             )
 
     @property

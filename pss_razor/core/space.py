@@ -47,7 +47,7 @@ class Dimension:
         possible = all(p > 0 for p in self.probabilities) and abs(sum(self.probabilities) - 1.0) <= 1e-9
         if len(self.probabilities) != len(self.values) or not possible:
             raise ConfigError(
-                f"search group {self.name!r}: {len(self.values)} choices need as many probabilities, sum 1, all positive"
+                f"search group {self.name!r}: {len(self.values)} choices need as many positive probabilities, sum 1"
             )
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 
@@ -42,14 +43,14 @@ def width_choices(base_width: int, low: float = 0.75, high: float = 1.0, divisor
     start, end = base_width * low, base_width * high
     if start == end:
         return {make_divisible(start, divisor): 1.0}
-    multiples = range(divisor, int(math.ceil(end)) + 2 * divisor, divisor)
+    multiples = range(divisor, math.ceil(end) + 2 * divisor, divisor)
     margin = 1e-9 * base_width  # low and high are rounded themselves: no width of probability 1e-16 from that
     breakpoints = {start, end}
     for multiple in multiples:  # the rounding jumps halfway between multiples, the 0.9 rule at multiple / 0.9
         breakpoints.update(b for b in (multiple - divisor / 2, multiple / 0.9) if start + margin < b < end - margin)
     edges = sorted(breakpoints)
     probabilities: dict[int, float] = {}
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in itertools.pairwise(edges):
         width = make_divisible((left + right) / 2, divisor)
         probabilities[width] = probabilities.get(width, 0.0) + (right - left) / (end - start)
     return dict(sorted(probabilities.items()))

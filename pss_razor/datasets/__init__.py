@@ -1,5 +1,6 @@
 """Datasets."""
 
+from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.datasets.digits import Digits
 from pss_razor.datasets.image_folder import ImageFolder
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pss_razor.core import DataError
-from pss_razor.registry import DATASETS  # isort: skip
+from pss_razor.registry import DATASETS
+
 from mmcls.datasets import BaseDataset
 
 # The same for everybody: figures of different runs are on the same 360 images.

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pss_razor.core import DataError
-from pss_razor.registry import DATASETS  # isort: skip
+from pss_razor.registry import DATASETS
+
 from mmcls.datasets import CustomDataset
 
 

@@ -1,5 +1,6 @@
 """When things happen: the sampler hook, BN calibration, evaluation loops, optimizer construction."""
 
+from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
 from pss_razor.engine.checkpoint import check_state_dict, find_latest_checkpoint, read_checkpoint
 from pss_razor.engine.hooks import PrioritizedPoolSamplerHook

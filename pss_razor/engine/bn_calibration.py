@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pss_razor.registry import MODELS  # noqa: F401  isort: skip - mends the stack before mmengine is imported
 from mmengine.dist import all_reduce, get_world_size
 
 BNStatistics = list[tuple[Tensor, Tensor]]

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from pss_razor.core import CheckpointError
-from pss_razor.registry import MODELS  # noqa: F401  - mends the stack, which allows mmengine's own types
 
 CHECKPOINT_KEY = "pss"
 
@@ -57,9 +56,13 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
-        raise CheckpointError(f"checkpoint {path} holds more than tensors and plain values, refused: {reason}") from error
+        raise CheckpointError(
+            f"checkpoint {path} holds more than tensors and plain values, refused: {reason}"
+        ) from error
     except (RuntimeError, EOFError, KeyError, PermissionError) as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {error}") from error
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {error}"
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         keys = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise CheckpointError(f"{path} is not a checkpoint of tools/train.py: no 'state_dict' in {keys}")

@@ -14,7 +14,7 @@ import torch
 
 from pss_razor import compat
 from pss_razor.core import ConfigError, PSSError
-from pss_razor.registry import MODELS  # noqa: F401  isort: skip - mends the stack before mmengine is imported
+
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner

@@ -23,7 +23,7 @@ from pss_razor.engine.bn_calibration import (
 )
 from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import PSS
-from pss_razor.registry import MODELS  # noqa: F401  isort: skip - mends the stack before mmengine is imported
+
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner.amp import autocast

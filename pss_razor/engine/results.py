@@ -65,7 +65,9 @@ def write_results(runner: Any, records: Sequence[Mapping[str, Any]], path: Path)
     for constraint in algorithm.constraints:
         metric = constraint.metric
         picture = path.parent / f"accuracy_{metric}.png"
-        image = draw_accuracy_against_resource(records, metric, algorithm.estimators[metric].unit, primary_metric(records[0]))
+        image = draw_accuracy_against_resource(
+            records, metric, algorithm.estimators[metric].unit, primary_metric(records[0])
+        )
         atomic_write(picture, image)
         written.append(picture)
     return written

@@ -7,7 +7,7 @@ from typing import Any
 
 from pss_razor.core import AdditiveCost
 from pss_razor.estimators.layer_spec import CostGraph
-from pss_razor.registry import TASK_UTILS  # noqa: F401  isort: skip - mends the stack before mmrazor is imported
+
 from mmrazor.models.task_modules.estimators.base_estimator import BaseEstimator
 
 
@@ -32,7 +32,9 @@ class GraphEstimator(BaseEstimator):
     ) -> dict[str, float]:
         """MMRazor's way to ask: the cost of the active subnet of a PSS algorithm, by metric."""
         if flops_params_cfg or latency_cfg:
-            raise ValueError(f"{type(self).__name__} reads the built supernet; it takes no flops_params_cfg or latency_cfg")
+            raise ValueError(
+                f"{type(self).__name__} reads the built supernet; it takes no flops_params_cfg or latency_cfg"
+            )
         cost = self.build_cost(model.cost_graph)
         indices = cost.space.encode([model.mutator.active_subnet])
         return {type(self).__name__.removesuffix("Estimator").lower(): float(cost(indices)[0])}

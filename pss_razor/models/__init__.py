@@ -1,5 +1,6 @@
 """Models: slimmable backbones, mutators, the PSS algorithm."""
 
+from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.models.algorithms import PSS
 from pss_razor.models.backbones import SlimmableMobileNetV2
 from pss_razor.models.classifiers import SlimmableImageClassifier

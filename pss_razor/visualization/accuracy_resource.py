@@ -34,7 +34,9 @@ def draw_accuracy_against_resource(
     figure = Figure(figsize=(7, 4.2), dpi=130, layout="constrained")
     axes = figure.add_subplot()
     axes.plot(*points(in_pools), ".", color="0.7", label="subnets of the pools")
-    axes.plot(*points(sorted(best.values(), key=lambda r: r["resources"][metric])), "o-", ms=4, label="best of each pool")
+    axes.plot(
+        *points(sorted(best.values(), key=lambda r: r["resources"][metric])), "o-", ms=4, label="best of each pool"
+    )
     for name, marker in (("largest", "^"), ("smallest", "v")):
         axes.plot(*points([r for r in records if r["name"] == name]), marker, color="C3", label=f"{name} subnet")
     axes.set(xlabel=f"{metric} ({unit})", ylabel=f"{accuracy.removeprefix('accuracy/')} (%)")

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 
 from pss_razor.core import ExportError
 from pss_razor.deploy import StaticNet

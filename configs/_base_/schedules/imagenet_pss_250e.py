@@ -5,7 +5,9 @@ optim_wrapper = dict(
     # Weight decay on ordinary convs and the linear weight only.
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, dwconv_decay_mult=0.0),
 )
-param_scheduler = dict(type="CosineAnnealingLR", by_epoch=True, begin=0, end=250, eta_min=0.0, convert_to_iter_based=True)
+param_scheduler = dict(
+    type="CosineAnnealingLR", by_epoch=True, begin=0, end=250, eta_min=0.0, convert_to_iter_based=True
+)
 train_cfg = dict(by_epoch=True, max_epochs=250, val_interval=10)
 val_cfg = dict(type="PoolValLoop", top_k=1, calibration_batches=9)
 test_cfg = dict(type="PoolTestLoop", top_k=5, calibration_batches=9)

@@ -10,7 +10,8 @@ from pss_razor.core import ConfigError, DataError, Draw, PrioritizedSubnetSample
 from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_pool_state
 from pss_razor.engine.random_state import get_random_state, set_random_state
 from pss_razor.models import PSS
-from pss_razor.registry import HOOKS  # isort: skip
+from pss_razor.registry import HOOKS
+
 from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -64,7 +65,9 @@ class PrioritizedPoolSamplerHook(Hook):
     ) -> None:
         for name, value in dict(p_explore=p_explore, temperature=temperature).items():
             if len(value) != 2 or not all(v > 0 for v in value):
-                raise ConfigError(f"{name} = {value} must be two positive numbers, at the start and the end of training")
+                raise ConfigError(
+                    f"{name} = {value} must be two positive numbers, at the start and the end of training"
+                )
         self.pool_size = pool_size
         self.score_momentum = score_momentum
         self.p_explore = p_explore
@@ -103,8 +106,8 @@ class PrioritizedPoolSamplerHook(Hook):
             processes = self._resumed["processes"]
             if len(processes) != get_world_size():
                 runner.logger.warning(
-                    f"the checkpoint is of {len(processes)} processes, this run has {get_world_size()}: pools continue, "
-                    "but the order of images does not"
+                    f"the checkpoint is of {len(processes)} processes, this run has {get_world_size()}: pools "
+                    "continue, but the order of images does not"
                 )
             set_random_state(processes[get_rank() % len(processes)])
             data_sampler = runner.train_dataloader.sampler

@@ -47,7 +47,9 @@ class PoolEvaluationMixin:
         """The evaluator of the runner's pools."""
         sampler = next((h.sampler for h in self.runner.hooks if isinstance(h, PrioritizedPoolSamplerHook)), None)
         if sampler is None:
-            raise ConfigError("there are no pools to evaluate; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks")
+            raise ConfigError(
+                "there are no pools to evaluate; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks"
+            )
         return PoolEvaluator(
             get_algorithm(self.runner), sampler, self.runner.train_dataloader, self.calibration_batches, self.fp16
         )

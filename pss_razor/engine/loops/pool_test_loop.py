@@ -7,7 +7,8 @@ from typing import Any
 
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
 from pss_razor.engine.results import RESULTS_FILE, write_results
-from pss_razor.registry import LOOPS  # isort: skip
+from pss_razor.registry import LOOPS
+
 from mmengine.dist import is_main_process
 from mmengine.runner import TestLoop
 

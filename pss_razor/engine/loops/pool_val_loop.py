@@ -1,7 +1,8 @@
 """Validation of pools during training."""
 
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
-from pss_razor.registry import LOOPS  # isort: skip
+from pss_razor.registry import LOOPS
+
 from mmengine.runner import ValLoop
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from pss_razor.registry import OPTIM_WRAPPERS  # isort: skip
+from pss_razor.registry import OPTIM_WRAPPERS
+
 from mmengine.optim import OptimWrapper
 
 

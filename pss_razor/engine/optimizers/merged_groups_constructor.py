@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from pss_razor.registry import OPTIM_WRAPPER_CONSTRUCTORS  # isort: skip
+from pss_razor.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
 from mmengine.optim import DefaultOptimWrapperConstructor
 
 

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from pss_razor.core import AdditiveCost, ConfigError, Constraint, SearchSpace, Subnet
 from pss_razor.estimators import CostGraph, read_cost_graph
 from pss_razor.models.mutators import PSSMutator
-from pss_razor.registry import MODELS, TASK_UTILS  # isort: skip
+from pss_razor.registry import MODELS, TASK_UTILS
+
 from mmengine.optim import OptimWrapper
 from mmrazor.models.algorithms import BaseAlgorithm
 
@@ -74,7 +75,9 @@ class PSS(BaseAlgorithm):
 
     def _check_metrics(self) -> None:
         if not self.constraints:
-            raise ConfigError("model.constraints is empty; give at least one, e.g. [dict(metric='flops', first=70, last=300, step=10)]")
+            raise ConfigError(
+                "model.constraints is empty; give at least one: [dict(metric='flops', first=70, last=300, step=10)]"
+            )
         metrics = [constraint.metric for constraint in self.constraints]
         for metric in metrics:
             if metrics.count(metric) > 1:

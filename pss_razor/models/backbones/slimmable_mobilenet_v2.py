@@ -7,7 +7,8 @@ from typing import Any
 
 from pss_razor.core import width_choices
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmcls.models.backbones import MobileNetV2
 from mmrazor.models.architectures.utils.mutable_register import mutate_conv_module
 from mmrazor.models.mutables import OneShotMutableChannelUnit
@@ -18,8 +19,9 @@ class SlimmableMobileNetV2(MobileNetV2):
     """mmcls' MobileNetV2 made of sliced ops, with the search groups ``stem``, ``stage1`` … ``stage7``.
 
     Every width is its base width times a multiplier uniform in ``width_range``, rounded by
-    :func:`~pss_razor.core.make_divisible`. The hidden width of a block is its expansion times its actual input width; the last conv keeps its 1280 channels.
-    Parameter names are those of mmcls' MobileNetV2, so that its checkpoints load.
+    :func:`~pss_razor.core.make_divisible`. The hidden width of a block is its expansion times its actual input width;
+    the last conv keeps its 1280 channels. Parameter names are those of mmcls' MobileNetV2, so that its checkpoints
+    load.
 
     Args:
         width_range: Smallest and largest width multiplier of the stem and the seven stages.

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from pss_razor.core import ConfigError
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.architectures.classifiers import SearchableImageClassifier
 from mmrazor.models.architectures.dynamic_ops import DynamicInputResizer
 from mmrazor.models.mutables import OneShotMutableValue
@@ -55,5 +56,7 @@ class SlimmableImageClassifier(SearchableImageClassifier):
 
     def _build_input_resizer(self, input_resizer_cfg: Mapping[str, Any]) -> DynamicInputResizer:
         resizer = _InputResizer(interpolation_type="bilinear", align_corners=True)
-        resizer.register_mutable_attr("shape", OneShotMutableValue(input_resizer_cfg["input_sizes"], alias="resolution"))
+        resizer.register_mutable_attr(
+            "shape", OneShotMutableValue(input_resizer_cfg["input_sizes"], alias="resolution")
+        )
         return resizer

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pss_razor.models.dynamic_ops.active_width import active_width
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.architectures.dynamic_ops import DynamicBatchNorm2d
 
 

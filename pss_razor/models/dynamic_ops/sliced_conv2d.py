@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.models.dynamic_ops.active_width import active_width
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.architectures.dynamic_ops import DynamicConv2d
 
 
@@ -18,8 +19,8 @@ class SlicedConv2d(DynamicConv2d):
         super().__init__(*args, **kwargs)
         if self.groups != 1 and not self.is_depthwise:
             raise ValueError(
-                f"SlicedConv2d has {self.groups} groups for {self.in_channels} -> {self.out_channels} channels; a prefix "
-                "of a grouped convolution is only defined for groups = 1 or a depthwise convolution"
+                f"SlicedConv2d has {self.groups} groups for {self.in_channels} -> {self.out_channels} channels; a "
+                "prefix of a grouped convolution is only defined for groups = 1 or a depthwise convolution"
             )
 
     @property

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.models.dynamic_ops.active_width import active_width
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.architectures.dynamic_ops import DynamicLinear
 
 

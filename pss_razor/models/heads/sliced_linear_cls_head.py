@@ -6,7 +6,8 @@ from typing import Any
 
 from pss_razor.models.dynamic_ops import SlicedLinear
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmcls.models.heads import LinearClsHead
 from mmrazor.models.mutables import MutableChannelContainer, OneShotMutableChannelUnit
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.mutables import MutableChannelContainer
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import torch
 
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.mutables import OneShotMutableChannel
 
 

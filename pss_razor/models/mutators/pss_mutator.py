@@ -10,7 +10,8 @@ import numpy as np
 from torch import nn
 
 from pss_razor.core import ConfigError, Dimension, SearchSpace, Subnet
-from pss_razor.registry import MODELS  # isort: skip
+from pss_razor.registry import MODELS
+
 from mmrazor.models.architectures.dynamic_ops import DynamicInputResizer
 from mmrazor.models.mutators import NasMutator
 
@@ -51,7 +52,9 @@ class PSSMutator(NasMutator):
             groups[name] = mutables
             dimensions.append(_dimension(name, mutables[0], is_resolution=id(mutables[0]) in resolutions))
         if not groups:
-            raise ConfigError(f"{type(supernet).__name__} has nothing to search: build it from dynamic ops with mutables")
+            raise ConfigError(
+                f"{type(supernet).__name__} has nothing to search: build it from dynamic ops with mutables"
+            )
         self._search_groups = groups
         self.space = SearchSpace(dimensions)
         self._active: Subnet | None = None

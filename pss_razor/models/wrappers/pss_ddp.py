@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pss_razor.registry import MODEL_WRAPPERS  # isort: skip
+from pss_razor.registry import MODEL_WRAPPERS
+
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 

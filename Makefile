@@ -1,0 +1,50 @@
+# make quickstart   train, evaluate and export a supernet on handwritten digits (a few minutes on two CPU cores)
+# make test         the test suite
+# make check        what CI checks besides: format, lint, types, import directions
+# make test-all     make check, and the slow tests too
+PYTHON ?= python3
+VENV ?= .venv
+# The newest torch instead of the pinned one: make test VENV=.venv-newest TORCH="torch torchvision"
+TORCH ?=
+RUN := $(VENV)/bin/python
+CONFIG := configs/pss/pss_mbv2_flops_digits.py
+WORK_DIR := work_dirs/quickstart
+INSTALLED := $(VENV)/.installed
+
+.PHONY: quickstart test test-all check venv clean
+.DELETE_ON_ERROR:
+
+venv: $(INSTALLED)
+
+# A machine without a screen lacks the libraries that opencv-python links; opencv-python-headless is the same without.
+$(INSTALLED): setup.cfg constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else \
+		"error: Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(if $(TORCH),grep -v '^torch' constraints.txt >$(VENV)/constraints.txt,cp constraints.txt $(VENV)/constraints.txt)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH) --editable '.[dev]'
+	$(RUN) -m pip uninstall --quiet --yes opencv-python
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt --no-deps --force-reinstall opencv-python-headless
+	touch $@
+
+quickstart: venv
+	$(RUN) tools/train.py $(CONFIG) --work-dir $(WORK_DIR) --resume auto
+	$(RUN) tools/test.py $(CONFIG) $(WORK_DIR)/epoch_30.pth --work-dir $(WORK_DIR)
+	$(RUN) tools/export_subnets.py $(CONFIG) $(WORK_DIR)/epoch_30.pth --work-dir $(WORK_DIR) \
+		--results $(WORK_DIR)/pool_results.json --out-dir $(WORK_DIR)/export
+	@echo "picture: $(WORK_DIR)/accuracy_flops.png"
+
+test: venv
+	$(RUN) -m pytest
+
+check: venv
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+test-all: check test
+	$(RUN) -m pytest -m slow
+
+clean:
+	rm -rf $(VENV) work_dirs *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
