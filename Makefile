@@ -29,8 +29,8 @@ $(INSTALLED): setup.cfg constraints.txt
 
 quickstart: venv
 	$(RUN) tools/train.py $(CONFIG) --work-dir $(WORK_DIR) --resume auto
-	$(RUN) tools/test.py $(CONFIG) $(WORK_DIR)/epoch_30.pth --work-dir $(WORK_DIR)
-	$(RUN) tools/export_subnets.py $(CONFIG) $(WORK_DIR)/epoch_30.pth --work-dir $(WORK_DIR) \
+	$(RUN) tools/test.py $(CONFIG) $(WORK_DIR)/epoch_24.pth --work-dir $(WORK_DIR)
+	$(RUN) tools/export_subnets.py $(CONFIG) $(WORK_DIR)/epoch_24.pth --work-dir $(WORK_DIR) \
 		--results $(WORK_DIR)/pool_results.json --out-dir $(WORK_DIR)/export
 	@echo "picture: $(WORK_DIR)/accuracy_flops.png"
 

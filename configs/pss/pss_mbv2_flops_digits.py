@@ -12,12 +12,11 @@ model = dict(
     constraints=[dict(metric="flops", first=2, last=6, step=0.5)],
 )
 
-optim_wrapper = dict(optimizer=dict(lr=0.1))
-param_scheduler = dict(end=30)
-train_cfg = dict(max_epochs=30, val_interval=10)
-val_cfg = dict(calibration_batches=9)
-auto_scale_lr = dict(base_batch_size=96)
-default_hooks = dict(logger=dict(interval=5))
+optim_wrapper = dict(optimizer=dict(lr=0.02))
+param_scheduler = dict(end=24)
+train_cfg = dict(max_epochs=24, val_interval=8)
+auto_scale_lr = dict(base_batch_size=64)
+default_hooks = dict(logger=dict(interval=11))
 custom_hooks = [
     dict(
         type="PrioritizedPoolSamplerHook",

@@ -24,14 +24,16 @@ MAX_PARITY_ERROR = 1e-5
 
 
 class _WithoutResize(nn.Module):
-    """The classifier after the input resizer: a static network resizes by itself what is not its resolution."""
+    """The classifier after its input resizer: a static network resizes by itself what is not its resolution."""
 
     def __init__(self, architecture: nn.Module) -> None:
         super().__init__()
-        self.architecture = architecture
+        self.backbone = architecture.backbone
+        self.neck = architecture.neck if architecture.neck is not None else nn.Identity()
+        self.head = architecture.head
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.architecture.head(self.architecture.extract_feat(images, input_resizer=False))
+        return self.head(self.neck(self.backbone(images)))
 
 
 def export_subnets(
@@ -89,7 +91,7 @@ def export_subnets(
     manifest = {
         "format": 1,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"pss_razor": __version__, "torch": torch.__version__},
+        "versions": {"pss_razor": __version__, "torch": str(torch.__version__)},
         "preprocessing": describe_preprocessing(algorithm),
         "subnets": entries,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,11 +22,13 @@ from pss_razor.engine.bn_calibration import (
     isolated_bn_statistics,
     set_bn_statistics,
 )
+from pss_razor.engine.checks import check_dataloader
 from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import PSS
 
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.runner.amp import autocast
 
 # Which training images calibrate BN follows from this seed, so that test and export see the same statistics.
@@ -54,6 +57,7 @@ class PoolEvaluator:
         calibration_batches: int = 9,
         fp16: bool = False,
     ) -> None:
+        check_dataloader(algorithm, calibration_dataloader, "train_dataloader")
         self.algorithm = algorithm
         self.sampler = sampler
         self.calibration_dataloader = calibration_dataloader
@@ -104,6 +108,13 @@ class PoolEvaluator:
         if self._batches is None:
             # Kept as the loader made them, 8-bit images on the host: small, and loaded once for all subnets.
             self._batches = list(itertools.islice(self.calibration_dataloader, self.calibration_batches))
+            if len(self._batches) < self.calibration_batches:
+                print_log(
+                    f"BN is calibrated on {len(self._batches)} batches, all that train_dataloader has, instead of "
+                    f"calibration_batches = {self.calibration_batches}",
+                    logger="current",
+                    level=logging.WARNING,
+                )
         self.algorithm.mutator.activate(subnet)
         calibrate_bn(self.algorithm, self._batches, self._run_images)
         return get_bn_statistics(self.algorithm)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pss_razor.core import ConfigError, SearchSpace
 from pss_razor.deploy import atomic_write
+from pss_razor.engine.checks import get_algorithm
 from pss_razor.visualization import draw_accuracy_against_resource
 
 RESULTS_FILE = "pool_results.json"
@@ -50,7 +51,7 @@ def format_table(records: Sequence[Mapping[str, Any]], estimators: Mapping[str, 
 
 def write_results(runner: Any, records: Sequence[Mapping[str, Any]], path: Path) -> list[Path]:
     """Write all records as JSON to ``path`` and a picture for each constraint beside it; returns the files."""
-    algorithm = runner.model.module if hasattr(runner.model, "module") else runner.model
+    algorithm = get_algorithm(runner)
     space = algorithm.space
     document = {
         "format": _FORMAT,

@@ -41,7 +41,7 @@ def draw_accuracy_against_resource(
         axes.plot(*points([r for r in records if r["name"] == name]), marker, color="C3", label=f"{name} subnet")
     axes.set(xlabel=f"{metric} ({unit})", ylabel=f"{accuracy.removeprefix('accuracy/')} (%)")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize="small")
+    figure.legend(loc="outside lower center", ncols=4, fontsize="small")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

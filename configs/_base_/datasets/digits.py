@@ -9,7 +9,7 @@ test_pipeline = [
     dict(type="mmcls.PackClsInputs"),
 ]
 train_dataloader = dict(
-    batch_size=96,
+    batch_size=64,
     num_workers=0,
     dataset=dict(type="Digits", split="train", pipeline=train_pipeline),
     sampler=dict(type="DefaultSampler", shuffle=True),

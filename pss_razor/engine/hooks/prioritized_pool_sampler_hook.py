@@ -6,29 +6,16 @@ from typing import Any
 
 import torch
 
-from pss_razor.core import ConfigError, DataError, Draw, PrioritizedSubnetSampler, exponential_decay
+from pss_razor.core import ConfigError, Draw, PrioritizedSubnetSampler, exponential_decay
 from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_pool_state
+from pss_razor.engine.checks import check_dataloader, get_algorithm
 from pss_razor.engine.random_state import get_random_state, set_random_state
-from pss_razor.models import PSS
 from pss_razor.registry import HOOKS
 
 from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
-
-
-def get_algorithm(runner: Runner) -> PSS:
-    """The PSS algorithm of a runner, unwrapped.
-
-    Raises:
-        ConfigError: The model is something else.
-    """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    if not isinstance(model, PSS):
-        raise ConfigError(f"the model is a {type(model).__name__}; prioritized pools need model=dict(type='PSS', …)")
-    return model
 
 
 @HOOKS.register_module()
@@ -101,7 +88,7 @@ class PrioritizedPoolSamplerHook(Hook):
                 f"optim_wrapper.accumulative_counts = {accumulative_counts}: PSS steps once an iteration; enlarge "
                 "train_dataloader.batch_size instead"
             )
-        check_classes(get_algorithm(runner), runner.train_dataloader.dataset, "train_dataloader")
+        check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
         if self._resumed is not None:
             processes = self._resumed["processes"]
             if len(processes) != get_world_size():
@@ -116,12 +103,12 @@ class PrioritizedPoolSamplerHook(Hook):
             self._resumed = None
 
     def before_val(self, runner: Runner) -> None:
-        """Check the classes of the validation set."""
-        check_classes(get_algorithm(runner), runner.val_dataloader.dataset, "val_dataloader")
+        """Check the validation set."""
+        check_dataloader(get_algorithm(runner), runner.val_dataloader, "val_dataloader")
 
     def before_test(self, runner: Runner) -> None:
-        """Check the classes of the test set."""
-        check_classes(get_algorithm(runner), runner.test_dataloader.dataset, "test_dataloader")
+        """Check the test set."""
+        check_dataloader(get_algorithm(runner), runner.test_dataloader, "test_dataloader")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Draw the subnet of this iteration, the same on all ranks."""
@@ -174,18 +161,3 @@ class PrioritizedPoolSamplerHook(Hook):
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         progress = runner.epoch / runner.max_epochs if by_epoch else runner.iter / runner.max_iters
         return exponential_decay(*self.p_explore, progress), exponential_decay(*self.temperature, progress)
-
-
-def check_classes(algorithm: PSS, dataset: Any, name: str) -> None:
-    """Check that the head has as many classes as the dataset.
-
-    Raises:
-        DataError: It has not.
-    """
-    classes = getattr(dataset, "metainfo", {}).get("classes")
-    num_classes = getattr(algorithm.architecture.head, "num_classes", None)
-    if classes is not None and num_classes is not None and len(classes) != num_classes:
-        raise DataError(
-            f"{name}: the dataset has {len(classes)} classes, the head {num_classes}; set "
-            f"model.architecture.head.num_classes={len(classes)}"
-        )

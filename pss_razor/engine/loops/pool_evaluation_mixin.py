@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from pss_razor.core import ConfigError
-from pss_razor.engine.hooks.prioritized_pool_sampler_hook import PrioritizedPoolSamplerHook, get_algorithm
+from pss_razor.engine.checks import get_algorithm
+from pss_razor.engine.hooks import PrioritizedPoolSamplerHook
 from pss_razor.engine.pool_evaluator import PoolEvaluator
 from pss_razor.engine.results import best_of_pools, format_table
 
