@@ -129,7 +129,7 @@ class PoolEvaluator:
             dataloader: Validation images.
             evaluator: Its metrics are computed for each subnet.
             runner: Its hooks ``before_{mode}_iter`` and ``after_{mode}_iter`` are called once a batch, with the
-                predictions of the first subnet.
+                predictions of the last subnet.
             mode: ``"val"`` or ``"test"``.
 
         Returns:
@@ -139,17 +139,18 @@ class PoolEvaluator:
         with self.isolated():
             progress = tqdm(subnets, "BN calibration", unit="subnet", disable=not is_main_process(), leave=False)
             statistics = [self.calibrate(subnet) for subnet in progress]
-            for index, batch in enumerate(dataloader):
+            batches = tqdm(
+                dataloader, f"{len(subnets)} subnets", unit="batch", disable=not is_main_process(), leave=False
+            )
+            for index, batch in enumerate(batches):
                 runner.call_hook(f"before_{mode}_iter", batch_idx=index, data_batch=batch)
                 data = self.algorithm.data_preprocessor(batch, False)
-                first_outputs = None
                 for subnet, own_statistics, own_evaluator in zip(subnets, statistics, evaluators, strict=True):
                     self.algorithm.mutator.activate(subnet)
                     set_bn_statistics(self.algorithm, own_statistics)
                     outputs = self._predict(data)
                     own_evaluator.process(data_samples=outputs, data_batch=batch)
-                    first_outputs = first_outputs or copy.deepcopy(outputs)
-                runner.call_hook(f"after_{mode}_iter", batch_idx=index, data_batch=batch, outputs=first_outputs)
+                runner.call_hook(f"after_{mode}_iter", batch_idx=index, data_batch=batch, outputs=outputs)
         return [own_evaluator.evaluate(len(dataloader.dataset)) for own_evaluator in evaluators]
 
     @torch.no_grad()
