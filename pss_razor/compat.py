@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
+
+from pss_razor.core import atomic_write
 
 _QUANTIZATION = "mmrazor.structures.quantization"
 
@@ -90,23 +92,9 @@ def _make_local_writes_atomic() -> None:
         """``LocalBackend`` whose files are either the old or the complete new ones."""
 
         def put(self, obj: Any, filepath: str | os.PathLike[str]) -> None:
-            folder = os.path.dirname(os.path.abspath(filepath))
-            os.makedirs(folder, exist_ok=True)
-            data = obj.getvalue() if hasattr(obj, "getvalue") else obj
-            handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(filepath)}.")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                umask = os.umask(0)
-                os.umask(umask)
-                os.chmod(temporary, 0o666 & ~umask)
-                os.replace(temporary, filepath)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary)
-                raise
+            path = Path(filepath)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(path, obj.getvalue() if hasattr(obj, "getvalue") else obj)
 
         def put_text(self, obj: str, filepath: str | os.PathLike[str], encoding: str = "utf-8") -> None:
             self.put(obj.encode(encoding), filepath)

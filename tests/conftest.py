@@ -25,7 +25,7 @@ def _stack() -> None:
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
     if "mmengine" in sys.modules:
-        import pss_razor.plugin
+        import pss_razor.plugin  # noqa: F401
 
         from mmengine.registry import init_default_scope
 
@@ -45,3 +45,32 @@ def load_config() -> Callable[..., Any]:
         return config
 
     return load
+
+
+@pytest.fixture(scope="session")
+def build_algorithm(load_config: Callable[..., Any]) -> Callable[..., Any]:
+    """A new algorithm of a shipped config; options override ``model``: ``build_algorithm(name, channels_last=False)``.
+
+    Dots in a key are written as in a config option: ``**{"architecture.head.num_classes": 10}``.
+    """
+    import torch
+
+    def build(name: str = "pss_mbv2_flops", seed: int = 0, **options: Any) -> Any:
+        config = load_config(name, **{f"model.{key}": value for key, value in options.items()})
+        from pss_razor.registry import MODELS
+
+        from mmengine.registry import init_default_scope
+
+        init_default_scope("mmrazor")
+        torch.manual_seed(seed)
+        algorithm = MODELS.build(config.model)
+        algorithm.init_weights()
+        return algorithm
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def imagenet_mbv2(build_algorithm: Callable[..., Any]) -> Any:
+    """The supernet of configs/pss/pss_mbv2_flops.py, for tests that leave it as it was."""
+    return build_algorithm("pss_mbv2_flops")

@@ -1,5 +1,6 @@
 """The method without a framework: subnets, search spaces, constraints, sampling, pools. Needs numpy only."""
 
+from pss_razor.core.atomic_write import atomic_write
 from pss_razor.core.constraint import Constraint
 from pss_razor.core.cost import AdditiveCost, CostTerm
 from pss_razor.core.errors import (
@@ -8,6 +9,7 @@ from pss_razor.core.errors import (
     DataError,
     ExportError,
     PSSError,
+    TrainingDivergedError,
     UnreachableTargetError,
 )
 from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
@@ -35,7 +37,9 @@ __all__ = [
     "PrioritizedSubnetSampler",
     "SearchSpace",
     "Subnet",
+    "TrainingDivergedError",
     "UnreachableTargetError",
+    "atomic_write",
     "exponential_decay",
     "make_divisible",
     "width_choices",

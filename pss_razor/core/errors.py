@@ -21,5 +21,9 @@ class DataError(PSSError):
     """A dataset is missing, empty, or does not fit the model."""
 
 
+class TrainingDivergedError(PSSError, FloatingPointError):
+    """A loss is not a finite number any more."""
+
+
 class ExportError(PSSError):
     """An exported subnet cannot be written, read, or trusted."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pss_razor.core.errors import CheckpointError, ConfigError
+from pss_razor.core.errors import CheckpointError, ConfigError, TrainingDivergedError
 from pss_razor.core.space import SearchSpace
 from pss_razor.core.subnet import Subnet
 
@@ -63,11 +63,11 @@ class PrioritizedPool:
         """Insert a new subnet or average the score of a known one; above capacity the lowest score is dropped.
 
         Raises:
-            FloatingPointError: The score is not finite, so training has diverged.
+            TrainingDivergedError: The score is not finite.
         """
         score, resource = float(score), float(resource)  # numpy scalars are not JSON-able
         if not np.isfinite(score):
-            raise FloatingPointError(
+            raise TrainingDivergedError(
                 f"the score of {subnet} is {score}: the training loss has diverged; lower the learning rate"
             )
         entry = self._entries.get(subnet)

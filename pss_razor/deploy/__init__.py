@@ -5,13 +5,12 @@ Example:
     >>> net = load_subnet("export/flops_150")  # doctest: +SKIP
 """
 
-from pss_razor.deploy.files import atomic_write, load_subnet, read_manifest, save_subnet, write_manifest
+from pss_razor.deploy.files import load_subnet, read_manifest, save_subnet, write_manifest
 from pss_razor.deploy.static_net import StaticNet
 from pss_razor.deploy.trace import trace_static
 
 __all__ = [
     "StaticNet",
-    "atomic_write",
     "load_subnet",
     "read_manifest",
     "save_subnet",

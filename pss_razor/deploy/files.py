@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -14,7 +13,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
-from pss_razor.core import ExportError
+from pss_razor.core import ExportError, atomic_write
 from pss_razor.deploy.static_net import MAX_RESOLUTION, StaticNet, check_tensors, show
 
 SPEC_FILE = "model.json"
@@ -121,25 +120,6 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = _read_json(path)
     _check_manifest(manifest, path)
     return manifest
-
-
-def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file so that at any moment, a crash included, ``path`` is either as before or complete.
-
-    Args:
-        path: The file; its folder must exist.
-        data: The whole content.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # only there if something went wrong
 
 
 def _meta_state(net: StaticNet) -> dict[str, Any]:

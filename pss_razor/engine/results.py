@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, SearchSpace
-from pss_razor.deploy import atomic_write
+from pss_razor.core import ConfigError, SearchSpace, atomic_write
 from pss_razor.engine.checks import get_algorithm
 from pss_razor.visualization import draw_accuracy_against_resource
 

@@ -35,8 +35,8 @@ def test_dimension_index():
     [
         ((), None, "'stem' has no choices"),
         ((8, 16, 8), None, "'stem' lists a choice twice"),
-        ((8, 16), (1.0,), "'stem': 2 choices need as many probabilities"),
-        ((8, 16), (0.5, 0.4), "'stem': 2 choices need as many probabilities, sum 1"),
+        ((8, 16), (1.0,), "'stem': 2 choices need as many positive probabilities"),
+        ((8, 16), (0.5, 0.4), "'stem': 2 choices need as many positive probabilities, sum 1"),
     ],
 )
 def test_dimension_errors(values, probabilities, message):

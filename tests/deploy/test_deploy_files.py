@@ -10,8 +10,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from pss_razor.core import ExportError
-from pss_razor.deploy import atomic_write, files, load_subnet, read_manifest, save_subnet, write_manifest
+from pss_razor.core import ExportError, atomic_write
+from pss_razor.deploy import files, load_subnet, read_manifest, save_subnet, write_manifest
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_killed_writer_leaves_the_old_file(tmp_path):
     path.write_bytes(b"old")
     code = """
 import os, sys
-from pss_razor.deploy import atomic_write
+from pss_razor.core import atomic_write
 os.fsync = lambda descriptor: os._exit(9)
 atomic_write(sys.argv[1], b"new")
 """
