@@ -3,21 +3,17 @@
 import argparse
 from pathlib import Path
 
+from command_line import new_parser, parse
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Export the best subnet of every pool as a static network")
-    parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint of tools/train.py")
+    parser = new_parser("Export the best subnet of every pool as a static network", needs_checkpoint=True)
     parser.add_argument("--out-dir", required=True, help="folder for the networks and manifest.json")
     parser.add_argument(
         "--results", help="results file of tools/test.py for this checkpoint; without it the pools are evaluated first"
     )
-    parser.add_argument("--work-dir", help="folder for logs (default: work_dirs/<config name>)")
-    parser.add_argument(
-        "--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings, e.g. test_cfg.calibration_batches=20"
-    )
-    return parser.parse_args()
+    return parse(parser)
 
 
 def main() -> None:

@@ -1,22 +1,9 @@
 #!/usr/bin/env bash
-# Train under Slurm: tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]
-# GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS, as in OpenMMLab.
+# Train under Slurm.
+# GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS; see launch/srun.sh.
 set -euo pipefail
-
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [options of tools/train.py]" >&2
     exit 2
 fi
-TOOLS=$(cd "$(dirname "$0")" && pwd)
-
-# SRUN_ARGS is split into words on purpose.
-# shellcheck disable=SC2086
-PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" exec srun -p "$1" \
-    --job-name="$2" \
-    --gres="gpu:${GPUS_PER_NODE:-8}" \
-    --ntasks="${GPUS:-8}" \
-    --ntasks-per-node="${GPUS_PER_NODE:-8}" \
-    --cpus-per-task="${CPUS_PER_TASK:-5}" \
-    --kill-on-bad-exit=1 \
-    ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$TOOLS/train.py" "$3" --work-dir="$4" --launcher=slurm "${@:5}"
+exec "$(dirname "$0")/launch/srun.sh" "$1" "$2" train.py "$3" --work-dir "$4" "${@:5}"

@@ -1,25 +1,17 @@
 """Evaluate the best subnets of every pool: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
-import os
+
+from command_line import add_launcher, new_parser, parse
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Evaluate the best subnets of every pool of a trained supernet")
-    parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="checkpoint of tools/train.py")
-    parser.add_argument("--work-dir", help="folder for logs and results (default: work_dirs/<config name>)")
+    parser = new_parser("Evaluate the best subnets of every pool of a trained supernet", needs_checkpoint=True)
     parser.add_argument("--out", help="results file, .json (default: <work dir>/pool_results.json)")
     parser.add_argument("--amp", action="store_true", help="evaluate in mixed precision")
-    parser.add_argument(
-        "--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings, e.g. test_cfg.top_k=1"
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help="set by old launchers")
-    args = parser.parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    add_launcher(parser)
+    return parse(parser)
 
 
 def main() -> None:

@@ -1,15 +1,14 @@
 """Train a supernet: ``python tools/train.py CONFIG``."""
 
 import argparse
-import os
 from pathlib import Path
+
+from command_line import add_launcher, new_parser, parse
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description="Train a supernet")
-    parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="folder for logs and checkpoints (default: work_dirs/<config name>)")
+    parser = new_parser("Train a supernet", needs_checkpoint=False)
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -23,14 +22,8 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate by the total batch size over auto_scale_lr.base_batch_size",
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings, e.g. train_cfg.max_epochs=10"
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none", help="job launcher")
-    parser.add_argument("--local-rank", "--local_rank", type=int, default=0, help="set by old launchers")
-    args = parser.parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    add_launcher(parser)
+    return parse(parser)
 
 
 def main() -> None:
