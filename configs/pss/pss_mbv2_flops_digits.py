@@ -17,12 +17,5 @@ param_scheduler = dict(end=24)
 train_cfg = dict(max_epochs=24, val_interval=8)
 auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(logger=dict(interval=11))
-custom_hooks = [
-    dict(
-        type="PrioritizedPoolSamplerHook",
-        pool_size=10,
-        score_momentum=0.9,
-        p_explore=(1.0, 0.01),
-        temperature=(1.0, 0.01),
-    ),
-]
+# 22 iterations an epoch: smaller pools are full in time.
+_base_.custom_hooks[0].pool_size = 10

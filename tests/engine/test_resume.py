@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,11 @@ def resume(make_runner, work_dir, checkpoint, **options):
 def test_resumed_equals_never_stopped(make_runner, straight, tmp_path, assert_same_training, epoch):
     # The checkpoint is all that a stopped training leaves; ``straight`` wrote it before its own validation.
     resume(make_runner, tmp_path, straight / f"epoch_{epoch}.pth")
+    assert_same_training(straight / "epoch_3.pth", tmp_path / "epoch_3.pth")
+
+
+def test_the_seed_of_the_checkpoint_counts(make_runner, straight, tmp_path, assert_same_training):
+    resume(make_runner, tmp_path, straight / "epoch_2.pth", **{"randomness.seed": 7})
     assert_same_training(straight / "epoch_3.pth", tmp_path / "epoch_3.pth")
 
 
@@ -99,39 +105,60 @@ def test_two_checkpoints_are_kept_by_default(make_runner, tmp_path):
 
 
 @TRANSFORMS.register_module()
-class RecordRandomNumbers(BaseTransform):
-    """Puts the random numbers of a worker into the image, where the training can see them."""
+class DrawPixel(BaseTransform):
+    """Shows the training what random numbers a worker draws."""
 
     def transform(self, results):
         results["img"] = results["img"].copy()
-        results["img"][0, 0] = torch.randint(256, (3,)).numpy()
+        results["img"][0, 0] = np.random.randint(256, size=3)
         return results
 
 
-class RecordImages(Hook):
+class RecordPixels(Hook):
     def __init__(self):
-        self.sums = []
+        self.epochs = [[], [], []]
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.sums.append([int(image.sum()) for image in data_batch["inputs"]])
+        self.epochs[runner.epoch] += [image[:, 0, 0].tolist() for image in data_batch["inputs"]]
 
 
 @pytest.mark.slow
 def test_workers_resume_exactly_with_epoch_worker_seed(make_runner, tmp_path, assert_same_training):
+    pipeline = [dict(type="mmcls.Resize", scale=32), dict(type="DrawPixel"), dict(type="mmcls.PackClsInputs")]
     options = {
         "train_dataloader.num_workers": 2,
         "train_dataloader.persistent_workers": False,
-        "train_dataloader.worker_init_fn": {"type": "epoch_worker_seed"},
+        "train_dataloader.dataset.pipeline": pipeline,
         "val_dataloader.num_workers": 2,
     }
-    runner = make_runner(tmp_path / "straight", options)
-    record = RecordImages()
-    runner.register_hook(record)
-    runner.train()
-    # The same images in the same epoch order would only be seen again if the workers repeated their random numbers.
-    sums = [sorted(sum(record.sums[epoch * 6 : epoch * 6 + 6], [])) for epoch in range(3)]
-    assert sums[0] != sums[1] != sums[2] != sums[0]
+    seeded = {**options, "train_dataloader.worker_init_fn": {"type": "epoch_worker_seed"}}
+
+    def train(work_dir, options):
+        record = RecordPixels()
+        runner = make_runner(work_dir, options)
+        runner.register_hook(record)
+        runner.train()
+        return record.epochs
+
+    first, second, third = train(tmp_path / "straight", seeded)
+    assert first != second != third != first
+    # mmengine's own way, that epoch_worker_seed is there to avoid
+    first, second, third = train(tmp_path / "mmengine", options)
+    assert first == second == third
     for epoch in (1, 2):
         work_dir = tmp_path / f"resumed_{epoch}"
-        resume(make_runner, work_dir, tmp_path / "straight" / f"epoch_{epoch}.pth", **options)
+        resume(make_runner, work_dir, tmp_path / "straight" / f"epoch_{epoch}.pth", **seeded)
         assert_same_training(tmp_path / "straight" / "epoch_3.pth", work_dir / "epoch_3.pth")
+
+
+def test_resumed_by_iteration_equals_never_stopped(make_runner, tmp_path, assert_same_training):
+    options = {
+        "train_cfg": {"by_epoch": False, "max_iters": 8, "val_interval": 100},
+        "train_dataloader.sampler.type": "InfiniteSampler",
+        "param_scheduler": {"type": "CosineAnnealingLR", "by_epoch": False, "end": 8},
+        "default_hooks.checkpoint.by_epoch": False,
+        "default_hooks.checkpoint.interval": 4,
+    }
+    make_runner(tmp_path / "straight", options).train()
+    resume(make_runner, tmp_path / "resumed", tmp_path / "straight" / "iter_4.pth", **options)
+    assert_same_training(tmp_path / "straight" / "iter_8.pth", tmp_path / "resumed" / "iter_8.pth")
