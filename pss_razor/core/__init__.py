@@ -1,6 +1,8 @@
 """The method without a framework: subnets, search spaces, constraints, sampling, pools. Needs numpy only."""
 
 from pss_razor.core.atomic_write import atomic_write
+from pss_razor.core.chain_sampler import ChainSampler
+from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
 from pss_razor.core.constraint import Constraint
 from pss_razor.core.cost import AdditiveCost, CostTerm
 from pss_razor.core.errors import (
@@ -13,7 +15,7 @@ from pss_razor.core.errors import (
     UnreachableTargetError,
 )
 from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
-from pss_razor.core.sampler import ConditionalSampler, Draw, PrioritizedSubnetSampler
+from pss_razor.core.sampler import Draw, PrioritizedSubnetSampler, build_conditional_sampler
 from pss_razor.core.schedule import exponential_decay
 from pss_razor.core.space import Dimension, SearchSpace
 from pss_razor.core.subnet import Subnet
@@ -21,6 +23,7 @@ from pss_razor.core.width import make_divisible, width_choices
 
 __all__ = [
     "AdditiveCost",
+    "ChainSampler",
     "CheckpointError",
     "ConditionalSampler",
     "ConfigError",
@@ -29,6 +32,7 @@ __all__ = [
     "DataError",
     "Dimension",
     "Draw",
+    "EnumeratedSampler",
     "ExportError",
     "PSSError",
     "PoolEntry",
@@ -40,6 +44,7 @@ __all__ = [
     "TrainingDivergedError",
     "UnreachableTargetError",
     "atomic_write",
+    "build_conditional_sampler",
     "exponential_decay",
     "make_divisible",
     "width_choices",

@@ -1,4 +1,4 @@
-"""Drawing subnets: conditional on a target from the search space, or from the prioritized pools."""
+"""Which subnet is trained next: from the search space conditional on a target, or from the prioritized pools."""
 
 from __future__ import annotations
 
@@ -8,108 +8,24 @@ from typing import Any
 
 import numpy as np
 
+from pss_razor.core.chain_sampler import ChainSampler
+from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
 from pss_razor.core.constraint import Constraint
 from pss_razor.core.cost import AdditiveCost
-from pss_razor.core.errors import CheckpointError, ConfigError, UnreachableTargetError
+from pss_razor.core.errors import CheckpointError, ConfigError
 from pss_razor.core.pool import PrioritizedPools
 from pss_razor.core.subnet import Subnet
 
-# A space of a million subnets enumerates in about a second and 100 MB.
-MAX_ENUMERATED_SUBNETS = 1_000_000
 
-
-class ConditionalSampler:
-    """Draws from the search space's own distribution conditional on a target, exactly.
-
-    The space is enumerated once; the draws of a target are look-ups in its cumulative probabilities, so that rare
-    targets cost no more than others and nothing is rejected.
-
-    Args:
-        cost: Resource of every subnet, in the constraint's unit.
-        constraint: The targets.
+def build_conditional_sampler(cost: AdditiveCost, constraint: Constraint) -> ConditionalSampler:
+    """The sampler that fits the space: enumeration where it is small, else dynamic programming along the layers.
 
     Raises:
-        ConfigError: The space is too large to enumerate.
+        ConfigError: The space is too large to enumerate and its cost is not a chain.
         UnreachableTargetError: No target at all can be reached.
     """
-
-    def __init__(self, cost: AdditiveCost, constraint: Constraint) -> None:
-        space = cost.space
-        if space.size > MAX_ENUMERATED_SUBNETS:
-            raise ConfigError(
-                f"the search space has {space.size} subnets; exact sampling enumerates at most "
-                f"{MAX_ENUMERATED_SUBNETS}. Use fewer choices a group (a larger divisor, fewer resolutions)"
-            )
-        self.space = space
-        self.constraint = constraint
-        indices = space.enumerate()
-        resources = cost(indices)
-        self.resource_range = (float(resources.min()), float(resources.max()))
-        target_of = constraint.nearest_target_index(resources)
-        probabilities = space.probabilities(indices)
-        self._members: list[np.ndarray] = []
-        self._resources: list[np.ndarray] = []
-        self._cumulative: list[np.ndarray] = []
-        for index in range(len(constraint.targets)):
-            rows = np.flatnonzero(target_of == index)
-            self._members.append(indices[rows])
-            self._resources.append(resources[rows])
-            self._cumulative.append(np.cumsum(probabilities[rows]))
-        if not self.reachable_targets:
-            raise UnreachableTargetError(
-                f"no target of {constraint.metric} from {constraint.first:g} to {constraint.last:g} can be reached: "
-                f"the search space covers {self.resource_range[0]:.6g} to {self.resource_range[1]:.6g}; choose "
-                "targets there"
-            )
-
-    @property
-    def reachable_targets(self) -> tuple[float, ...]:
-        """The targets that at least one subnet belongs to."""
-        return tuple(t for t, rows in zip(self.constraint.targets, self._members, strict=True) if len(rows))
-
-    @property
-    def unreachable_targets(self) -> tuple[float, ...]:
-        """The targets that no subnet belongs to."""
-        return tuple(t for t, rows in zip(self.constraint.targets, self._members, strict=True) if not len(rows))
-
-    def count(self, target: float) -> int:
-        """Number of distinct subnets that belong to ``target``."""
-        return len(self._members[self._index(target)])
-
-    def draw_many(self, target: float, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Independent draws conditional on a target.
-
-        Args:
-            target: One of :attr:`reachable_targets`.
-            count: Number of draws N.
-            generator: Source of randomness.
-
-        Returns:
-            Value indices int64 (N, D) and resources float64 (N,).
-
-        Raises:
-            UnreachableTargetError: ``target`` is not a target or no subnet has it; names the nearest miss.
-        """
-        index = self._index(target)
-        cumulative = self._cumulative[index]
-        if not len(cumulative):
-            low, high = self.resource_range
-            nearest = min(self.reachable_targets, key=lambda reachable: abs(reachable - target))
-            raise UnreachableTargetError(
-                f"no subnet has {self.constraint.metric} = {target}: the search space covers {low:.6g} to {high:.6g}; "
-                f"the nearest target with subnets is {nearest}"
-            )
-        # The product can round up to the last cumulative value, for which the right side would be past the end.
-        rows = np.searchsorted(cumulative[:-1], generator.random(count) * cumulative[-1], side="right")
-        return self._members[index][rows], self._resources[index][rows]
-
-    def _index(self, target: float) -> int:
-        try:
-            return self.constraint.targets.index(target)
-        except ValueError:
-            raise UnreachableTargetError(
-                f"{target} is not a target of {self.constraint.metric}; the targets are {list(self.constraint.targets)}"
-            ) from None
+    small = cost.space.size <= EnumeratedSampler.max_size
+    return EnumeratedSampler(cost, constraint) if small else ChainSampler(cost, constraint)
 
 
 @dataclass(frozen=True)
@@ -161,7 +77,7 @@ class PrioritizedSubnetSampler:
                 raise ConfigError(f"two constraints on {metric}; join them into one")
             if metric not in costs:
                 raise ConfigError(f"no estimator for the constraint's metric {metric!r}; there are {sorted(costs)}")
-        self.samplers = {c.metric: ConditionalSampler(costs[c.metric], c) for c in constraints}
+        self.samplers = {c.metric: build_conditional_sampler(costs[c.metric], c) for c in constraints}
         self.costs = costs
         self.space = next(iter(self.samplers.values())).space
         capacities = {

@@ -2,7 +2,7 @@
 
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.models.algorithms import PSS
-from pss_razor.models.backbones import SlimmableMobileNetV2
+from pss_razor.models.backbones import SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
 from pss_razor.models.classifiers import SlimmableImageClassifier
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear
 from pss_razor.models.heads import SlicedLinearClsHead
@@ -21,5 +21,7 @@ __all__ = [
     "SlicedLinear",
     "SlicedLinearClsHead",
     "SlimmableImageClassifier",
+    "SlimmableMobileNetV1",
     "SlimmableMobileNetV2",
+    "SlimmableResNet",
 ]

@@ -151,6 +151,10 @@ def test_workers_resume_exactly_with_epoch_worker_seed(make_runner, tmp_path, as
         assert_same_training(tmp_path / "straight" / "epoch_3.pth", work_dir / "epoch_3.pth")
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="bug: after a resume, IterBasedTrainLoop reads the past batches again, with the restored random states",
+)
 def test_resumed_by_iteration_equals_never_stopped(make_runner, tmp_path, assert_same_training):
     options = {
         "train_cfg": {"by_epoch": False, "max_iters": 8, "val_interval": 100},

@@ -1,5 +1,7 @@
 """Slimmable backbones."""
 
+from pss_razor.models.backbones.slimmable_mobilenet_v1 import SlimmableMobileNetV1
 from pss_razor.models.backbones.slimmable_mobilenet_v2 import SlimmableMobileNetV2
+from pss_razor.models.backbones.slimmable_resnet import SlimmableResNet
 
-__all__ = ["SlimmableMobileNetV2"]
+__all__ = ["SlimmableMobileNetV1", "SlimmableMobileNetV2", "SlimmableResNet"]

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from pss_razor.core import width_choices
+from pss_razor.models.backbones.connect import connect
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
 from pss_razor.registry import MODELS
 
 from mmcls.models.backbones import MobileNetV2
-from mmrazor.models.architectures.utils.mutable_register import mutate_conv_module
 from mmrazor.models.mutables import OneShotMutableChannelUnit
 
 
@@ -60,14 +60,14 @@ class SlimmableMobileNetV2(MobileNetV2):
             return PrefixMutableChannel(base_width, width_choices(base_width, *width_range), alias=name)
 
         width = search("stem", self.conv1.conv.out_channels)
-        mutate_conv_module(self.conv1, mutable_out_channels=width)
+        connect(self.conv1.conv, self.conv1.bn, None, width)
         for stage, layer_name in enumerate(self.layers[:-1], start=1):
             blocks = getattr(self, layer_name)
             stage_width = search(f"stage{stage}", blocks[0].conv[-1].conv.out_channels)
             for block in blocks:
                 self._register_block(block.conv, width, stage_width)
                 width = stage_width
-        mutate_conv_module(self.conv2, mutable_in_channels=width)
+        connect(self.conv2.conv, self.conv2.bn, width, None)
 
     @staticmethod
     def _register_block(convs: Sequence[Any], width_in: PrefixMutableChannel, width_out: PrefixMutableChannel) -> None:
@@ -75,6 +75,6 @@ class SlimmableMobileNetV2(MobileNetV2):
         *expansion, depthwise, projection = convs
         hidden = width_in * (depthwise.conv.out_channels // width_in.num_channels)
         if expansion:
-            mutate_conv_module(expansion[0], mutable_in_channels=width_in, mutable_out_channels=hidden)
-        mutate_conv_module(depthwise, mutable_in_channels=hidden, mutable_out_channels=hidden)
-        mutate_conv_module(projection, mutable_in_channels=hidden, mutable_out_channels=width_out)
+            connect(expansion[0].conv, expansion[0].bn, width_in, hidden)
+        connect(depthwise.conv, depthwise.bn, hidden, hidden)
+        connect(projection.conv, projection.bn, hidden, width_out)

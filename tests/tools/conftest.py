@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "tests" / "engine" / "tiny_supernet.py"
+_names = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def tiny() -> str:
+    """The small config that the engine's tests use."""
+    return str(TINY)
+
+
+@pytest.fixture
+def write_config(tmp_path):
+    """``write_config("custom_hooks = []")``: a config file on top of the tiny one."""
+
+    def write(body: str, name: str = "config.py") -> str:
+        path = tmp_path / name
+        path.write_text(f'_base_ = "{TINY}"\n{body}\n')
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def call(monkeypatch, capfd, tmp_path):
+    """``call("train.py", CONFIG, …)`` runs a tool in this process, which spares the seconds of importing torch.
+
+    Returns ``code``, ``out`` and ``err`` as a shell would see them.
+    """
+
+    def run(tool: str, *args: object) -> SimpleNamespace:
+        args = [str(arg) for arg in args]
+        # mmengine keeps logs and histories by the name of the run, which is the second when it starts.
+        name = f"experiment_name=tool_{next(_names)}"
+        if "--cfg-options" in args:
+            args.insert(args.index("--cfg-options") + 1, name)
+        else:
+            args += ["--cfg-options", name]
+        if "--work-dir" not in args:
+            args += ["--work-dir", str(tmp_path / "work")]
+        monkeypatch.setattr(sys, "argv", [tool, *args])
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        capfd.readouterr()
+        message = code = None
+        with contextlib.suppress(SystemExit):
+            try:
+                runpy.run_path(str(ROOT / "tools" / tool), run_name="__main__")
+            except SystemExit as exit_:
+                message = exit_.code
+                raise
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        out, err = capfd.readouterr()
+        # What Python does with the argument of sys.exit: a text goes to stderr and the code is 1.
+        code = message if isinstance(message, int) else int(message is not None)
+        if isinstance(message, str):
+            err += message + "\n"
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def environment() -> dict[str, str]:
+    """The environment of subprocesses: one thread each, and this Python."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    inherited = {key: value for key, value in os.environ.items() if key not in names}
+    return {**inherited, "OMP_NUM_THREADS": "1", "PYTHON": sys.executable}
+
+
+@pytest.fixture(scope="session")
+def spawn(environment):
+    """``spawn("tools/train.py", CONFIG, …)`` runs a command in a new process; a Python file with this Python."""
+
+    def run(program: str, *args: object, **variables: str) -> subprocess.CompletedProcess:
+        command = [str(ROOT / program), *map(str, args)]
+        if program.endswith(".py"):
+            command.insert(0, sys.executable)
+        return subprocess.run(
+            command, cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(spawn, tiny, tmp_path_factory) -> Path:
+    """The checkpoint of a finished training."""
+    work_dir = tmp_path_factory.mktemp("trained")
+    done = spawn("tools/train.py", tiny, "--work-dir", work_dir, "--no-validate")
+    assert done.returncode == 0, done.stderr
+    return work_dir / "epoch_3.pth"
