@@ -53,6 +53,8 @@ def build_algorithm(load_config: Callable[..., Any]) -> Callable[..., Any]:
 
     Dots in a key are written as in a config option: ``**{"architecture.head.num_classes": 10}``.
     """
+    import logging
+
     import torch
 
     def build(name: str = "pss_mbv2_flops", seed: int = 0, **options: Any) -> Any:
@@ -64,7 +66,11 @@ def build_algorithm(load_config: Callable[..., Any]) -> Callable[..., Any]:
         init_default_scope("mmrazor")
         torch.manual_seed(seed)
         algorithm = MODELS.build(config.model)
-        algorithm.init_weights()
+        logging.disable(logging.INFO)  # MMEngine reports every parameter
+        try:
+            algorithm.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
         return algorithm
 
     return build

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import itertools
 from pathlib import Path
 
@@ -47,12 +48,26 @@ def straight(make_runner, tmp_path_factory):
     return work_dir
 
 
-@pytest.fixture
-def tested(make_runner, straight, tmp_path):
-    """A runner that has the trained weights and pools, and has evaluated them."""
-    runner = make_runner(tmp_path, {"load_from": str(straight / "epoch_3.pth")})
+@pytest.fixture(scope="session")
+def _tested(make_runner, straight, tmp_path_factory):
+    runner = make_runner(tmp_path_factory.mktemp("tested"), {"load_from": str(straight / "epoch_3.pth")})
     runner.test()
     return runner
+
+
+@pytest.fixture
+def tested(_tested, get_sampler):
+    """A runner that has the trained weights and pools and has evaluated them; shared, and mended after each test."""
+    algorithm, sampler = _tested.model, get_sampler(_tested)
+    before = copy.deepcopy((algorithm.state_dict(), sampler.state_dict()))
+    capacities = [pool.capacity for pool in sampler.pools.values()]
+    yield _tested
+    for pool, capacity in zip(sampler.pools.values(), capacities, strict=True):
+        pool.capacity = capacity
+    sampler.load_state_dict(before[1])
+    algorithm.load_state_dict(before[0])
+    algorithm.mutator.activate(algorithm.space.largest)
+    algorithm.eval()
 
 
 @pytest.fixture(scope="session")

@@ -21,3 +21,5 @@ test_cfg = dict(top_k=2, calibration_batches=2)
 default_hooks = dict(logger=dict(interval=3), checkpoint=dict(max_keep_ckpts=-1))
 custom_hooks = [dict(type="PrioritizedPoolSamplerHook", pool_size=2, p_explore=(0.5, 0.01), temperature=(1.0, 0.01))]
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
+# With its scope, since mmengine looks wrappers up in its own registry only.
+model_wrapper_cfg = dict(type="mmrazor.PSSDistributedDataParallel")

@@ -34,6 +34,7 @@ class PSS(BaseAlgorithm):
         mutator: A :class:`PSSMutator` or its config.
         constraints: The resource constraints, dicts with ``metric, first, last, step``, metrics distinct.
         estimators: Metric -> estimator config. Those without a constraint are only reported.
+        input_size: Side of the images in pixels, for a supernet without ``resolutions``; resources depend on it.
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
         data_preprocessor: See ``BaseAlgorithm``.
         init_cfg: See ``BaseAlgorithm``.
@@ -55,6 +56,7 @@ class PSS(BaseAlgorithm):
         mutator: dict | PSSMutator,
         constraints: Sequence[Mapping[str, Any]],
         estimators: Mapping[str, Mapping[str, Any]],
+        input_size: int | None = None,
         channels_last: bool = False,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -68,6 +70,7 @@ class PSS(BaseAlgorithm):
         self.constraints = tuple(Constraint.from_config(constraint) for constraint in constraints)
         self.estimators = {metric: TASK_UTILS.build(config) for metric, config in estimators.items()}
         self._check_metrics()
+        self.input_size = input_size
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
@@ -96,7 +99,7 @@ class PSS(BaseAlgorithm):
     @cached_property
     def cost_graph(self) -> CostGraph:
         """The layers of the supernet over its search space."""
-        return read_cost_graph(self.architecture, self.space, self.mutator.active)
+        return read_cost_graph(self.architecture, self.space, self.mutator.active, input_size=self.input_size)
 
     @cached_property
     def costs(self) -> dict[str, AdditiveCost]:

@@ -80,6 +80,7 @@ class SlimmableMobileNetV1(BaseBackbone):
         connect(self.stem.conv, self.stem.bn, None, width)
         for number, (depthwise, pointwise) in enumerate(self.blocks, start=1):
             block_width = search(f"block{number}", pointwise.conv.out_channels)
+            self.blocks[number - 1].latency_block = "MBV1Block"
             connect(depthwise.conv, depthwise.bn, width, width)
             connect(pointwise.conv, pointwise.bn, width, block_width)
             width = block_width

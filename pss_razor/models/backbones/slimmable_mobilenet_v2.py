@@ -66,6 +66,7 @@ class SlimmableMobileNetV2(MobileNetV2):
             stage_width = search(f"stage{stage}", blocks[0].conv[-1].conv.out_channels)
             for block in blocks:
                 self._register_block(block.conv, width, stage_width)
+                block.latency_block = "MBV2Block"
                 width = stage_width
         connect(self.conv2.conv, self.conv2.bn, width, None)
 

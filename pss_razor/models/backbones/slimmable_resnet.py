@@ -69,6 +69,7 @@ class SlimmableResNet(ResNet):
             stage_width = search(f"stage{stage}", blocks[0].conv3.out_channels)
             bottleneck = stage_width // (stage_width.num_channels // blocks[0].conv1.out_channels, 1)
             for block in blocks:
+                block.latency_block = "Bottleneck"
                 if block.downsample is not None:
                     conv, norm = block.downsample
                     connect(conv, norm, width, stage_width)

@@ -1,0 +1,109 @@
+"""Measured latencies of blocks, by their geometry."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pss_razor.core import ConfigError, atomic_write
+
+_FORMAT = 1
+
+
+class BlockGeometry(NamedTuple):
+    """What the latency of a block depends on; None where a kind of block has no such size.
+
+    Attributes:
+        block_type: Kind of block, see :class:`~pss_razor.estimators.BlockSpec`.
+        in_size: Side of the input feature map in pixels.
+        cin: Input channels.
+        cout: Output channels.
+        cmid: Hidden channels.
+        kernel_size: Side of the kernel.
+        stride: Stride.
+        padding: Padding.
+    """
+
+    block_type: str
+    in_size: int
+    cin: int
+    cout: int
+    cmid: int | None
+    kernel_size: int | None
+    stride: int | None
+    padding: int | None
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name}={value}" for name, value in self._asdict().items() if value is not None)
+        return f"block({sizes})"
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """Latencies of blocks on one device.
+
+    Args:
+        latencies_us: Block -> microseconds an image.
+        device: ``"cpu"`` or ``"cuda"``.
+        provenance: How it was measured: device name, backend, threads, batch, dtype, versions, date, …
+        correction: ``(factor, offset_us)`` of an affine correction from the sum over blocks to a whole network's
+            latency, fitted on measured subnets.
+    """
+
+    latencies_us: Mapping[BlockGeometry, float]
+    device: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    correction: tuple[float, float] = (1.0, 0.0)
+
+    def __post_init__(self) -> None:
+        for geometry, latency_us in self.latencies_us.items():
+            if not (math.isfinite(latency_us) and latency_us >= 0):
+                raise ConfigError(f"latency table: {geometry} has {latency_us} µs; measure it again")
+
+    def save(self, path: Path) -> None:
+        """Write the table as JSON."""
+        document = {
+            "format": _FORMAT,
+            "unit": "us",
+            "device": self.device,
+            "provenance": dict(self.provenance),
+            "correction": list(self.correction),
+            "columns": [*BlockGeometry._fields, "latency_us"],
+        }
+        head = json.dumps(document, indent=1)[:-2]
+        rows = ",\n  ".join(json.dumps([*geometry, value]) for geometry, value in self.latencies_us.items())
+        atomic_write(path, f'{head},\n "rows": [\n  {rows}\n ]\n}}\n'.encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> LatencyTable:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ConfigError: The file is missing, of another kind, or has an entry that is not a latency.
+        """
+        path = Path(path)
+        try:
+            document = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigError(
+                f"latency table {path} does not exist; a table for this device is measured or imported, see docs/"
+            ) from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"latency table {path} is not JSON: {error}") from error
+        columns = [*BlockGeometry._fields, "latency_us"]
+        if not isinstance(document, dict) or document.get("format") != _FORMAT or document.get("columns") != columns:
+            raise ConfigError(f"{path} is not a latency table of format {_FORMAT}")
+        latencies_us: dict[BlockGeometry, float] = {}
+        for row in document["rows"]:
+            if len(row) != len(columns) or isinstance(row[-1], bool) or not isinstance(row[-1], (int, float)):
+                raise ConfigError(f"latency table {path}: row {row} is not {columns}")
+            latencies_us[BlockGeometry(*row[:-1])] = float(row[-1])
+        factor, offset_us = document["correction"]
+        try:
+            return cls(latencies_us, document["device"], document["provenance"], (float(factor), float(offset_us)))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error

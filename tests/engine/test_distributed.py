@@ -1,0 +1,118 @@
+"""Two processes (gloo), compared with each other and with one process that does the work of both."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmcls.structures import ClsDataSample
+from mmengine.config import Config
+from mmengine.registry import MODEL_WRAPPERS
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of the two processes wrote down."""
+    here = Path(__file__).parent
+    work_dir = tmp_path_factory.mktemp("two_processes")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*launcher, here / "two_processes.py", here / "tiny_supernet.py", work_dir]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(work_dir / f"rank_{rank}.pt", weights_only=False) for rank in range(2)]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="bug: mmengine looks model wrappers up in its own registry; the type needs its scope, 'mmrazor.PSS…'",
+)
+def test_the_shipped_wrapper_is_found_by_mmengine():
+    config = Config.fromfile(Path(__file__).parents[2] / "configs" / "_base_" / "default_runtime.py")
+    # What Runner.wrap_model does; without a class, every distributed training ends here.
+    assert MODEL_WRAPPERS.get(config.model_wrapper_cfg.type).__name__ == "PSSDistributedDataParallel"
+
+
+def test_every_rank_has_the_same_subnet_and_its_own_images(ranks):
+    first, second = (rank["iterations"] for rank in ranks)
+    assert len(first) == len(second) == 12
+    for a, b in zip(first, second, strict=True):
+        assert a["subnet"] == b["subnet"]
+        assert not torch.equal(a["batch"]["inputs"], b["batch"]["inputs"])
+    assert len({tuple(iteration["subnet"].items()) for iteration in first}) > 3
+
+
+def test_pools_and_draws_end_identical(ranks, assert_same):
+    assert_same(ranks[0]["sampler"], ranks[1]["sampler"])
+    assert any(pool for pools in ranks[0]["sampler"]["pools"].values() for pool in pools.values())
+
+
+def test_weights_end_identical(ranks, assert_same):
+    assert_same(ranks[0]["parameters"], ranks[1]["parameters"])
+
+
+def test_one_step_and_one_exchange_an_iteration(ranks):
+    # Three backward passes, but every gradient element goes over the network once.
+    elements = sum(p.numel() for p in ranks[0]["parameters"].values())
+    for rank in ranks:
+        assert {(i["steps"], i["exchanged"]) for i in rank["iterations"]} == {(1, elements)}
+
+
+def test_metrics_are_those_of_all_images_on_every_rank(ranks):
+    assert ranks[0]["metrics"] == ranks[1]["metrics"]
+    assert all((value * 48 / 100) == pytest.approx(round(value * 48 / 100), abs=1e-4)
+               for name, value in ranks[0]["metrics"].items() if not name.startswith("pools_mean"))  # fmt: skip
+
+
+def test_equals_one_process_that_averages_the_halves(ranks, make_runner, get_sampler, tmp_path):
+    runner = make_runner(tmp_path, {"train_cfg.max_epochs": 2})
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner._train_loop = runner.build_train_loop(runner._train_loop)
+    runner.call_hook("before_run")
+    algorithm, sampler = runner.model.train(), get_sampler(runner)
+    parameters = dict(algorithm.named_parameters())
+    hook = next(hook for hook in runner.hooks if hasattr(hook, "sampler"))
+
+    class WithoutStep:
+        """An optimizer wrapper that adds up gradients."""
+
+        optim_context = runner.optim_wrapper.optim_context
+
+        def backward(self, loss):
+            loss.backward()
+
+        def step(self):
+            pass
+
+        def zero_grad(self):
+            pass
+
+    for index, halves in enumerate(zip(*(rank["iterations"] for rank in ranks), strict=True)):
+        runner.train_loop._epoch = index // 6
+        draw = sampler.draw(*hook._scheduled(runner))
+        assert dict(draw.subnet) == halves[0]["subnet"], index
+        # From the same weights every time: over several steps rounding grows to differences of any size.
+        for name, parameter in parameters.items():
+            parameter.data.copy_(halves[0]["before"][name])
+            parameter.grad = None
+        scores = []
+        for half in halves:  # each with its own BN statistics
+            samples = [ClsDataSample().set_gt_label(label) for label in half["batch"]["labels"]]
+            algorithm.sampled_subnet = draw.subnet
+            outputs = algorithm.train_step({"inputs": half["batch"]["inputs"], "data_samples": samples}, WithoutStep())
+            torch.testing.assert_close(outputs["loss"], half["loss"], rtol=1e-5, atol=0)
+            scores.append(float(outputs["score"]))
+        for name, parameter in parameters.items():
+            exchanged = halves[0]["gradients"][name]
+            error = (parameter.grad / 2 - exchanged).abs().max() / exchanged.abs().max()
+            assert error <= 1e-6, (index, name)
+        sampler.update(draw, sum(scores) / 2)
+
+    for metric, pools in sampler.state_dict()["pools"].items():
+        for target, entries in pools.items():
+            others = ranks[0]["sampler"]["pools"][metric][target]
+            assert [e["channels"] for e in entries] == [e["channels"] for e in others]
+            assert [e["score"] for e in entries] == pytest.approx([e["score"] for e in others], abs=1e-5)

@@ -1,0 +1,308 @@
+"""The algorithm: one training step, its losses and gradients, and what is refused."""
+
+import contextlib
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pss_razor.core import ConfigError
+from pss_razor.models import PSS
+from pss_razor.models.algorithms.pss import distillation_loss
+from pss_razor.registry import MODELS
+
+from mmengine.optim import OptimWrapper
+from mmrazor.models.mutators import NasMutator
+
+
+class Recorder(OptimWrapper):
+    """Counts, and keeps the gradients that a step sees."""
+
+    def __init__(self, model: nn.Module, lr: float = 0.1) -> None:
+        super().__init__(torch.optim.SGD(model.parameters(), lr=lr))
+        self.model, self.steps, self.backwards, self.gradients = model, 0, 0, {}
+
+    def backward(self, loss, **kwargs):
+        self.backwards += 1
+        super().backward(loss, **kwargs)
+
+    def step(self, **kwargs):
+        self.steps += 1
+        self.gradients = {name: p.grad.clone() for name, p in self.model.named_parameters()}
+        super().step(**kwargs)
+
+
+@pytest.fixture
+def algorithm(build_small):
+    algorithm = build_small()
+    algorithm.train()
+    algorithm.sampled_subnet = algorithm.space.decode(algorithm.space.encode([algorithm.space.largest])[0] // 2)
+    return algorithm
+
+
+def logits_of(algorithm, subnet, inputs):
+    with algorithm.mutator.active(subnet):
+        return algorithm(inputs, mode="tensor")
+
+
+class TestTrainStep:
+    def test_one_step_a_call_and_gradients_zeroed(self, algorithm, make_batch):
+        optimizer = Recorder(algorithm)
+        before = {name: p.detach().clone() for name, p in algorithm.named_parameters()}
+        subnet = algorithm.sampled_subnet
+        for call in (1, 2):
+            algorithm.sampled_subnet = subnet
+            algorithm.train_step(make_batch(seed=call), optimizer)
+            assert (optimizer.steps, optimizer.backwards) == (call, 3 * call)
+            assert all(p.grad is None or not p.grad.any() for p in algorithm.parameters())
+            if call == 1:
+                for name, parameter in algorithm.named_parameters():
+                    torch.testing.assert_close(parameter, before[name] - 0.1 * optimizer.gradients[name], msg=name)
+
+    def test_gradients_are_the_sum_of_three_and_the_teacher_gets_none(self, algorithm, make_batch):
+        """Against gradients put together here; a teacher that learns from its students would differ."""
+        batch = make_batch()
+        inputs = batch["inputs"]
+        labels = torch.cat([sample.gt_label.label for sample in batch["data_samples"]])
+        parameters = dict(algorithm.named_parameters())
+        subnets = (algorithm.space.largest, algorithm.sampled_subnet, algorithm.space.smallest)
+        largest, sampled, smallest = (logits_of(algorithm, subnet, inputs) for subnet in subnets)
+
+        def kl(student, teacher):
+            p, q = teacher.softmax(1), student.softmax(1)
+            return (p * (p / q).log()).sum(1).mean()
+
+        ce = F.cross_entropy(largest, labels)
+        constant = largest.detach()
+        total = ce + kl(sampled, constant) + kl(smallest, constant)
+        expected = torch.autograd.grad(total, parameters.values(), retain_graph=True)
+        learning_teacher = torch.autograd.grad(ce + kl(sampled, largest) + kl(smallest, largest), parameters.values())
+
+        optimizer = Recorder(algorithm)
+        losses = algorithm.train_step(batch, optimizer)
+        told_apart = 0
+        for (name, _), gradient, wrong in zip(parameters.items(), expected, learning_teacher, strict=True):
+            scale = gradient.abs().max() + 1e-4
+            assert (optimizer.gradients[name] - gradient).abs().max() < 1e-2 * scale, name
+            told_apart += bool((wrong - gradient).abs().max() > 2e-2 * scale)
+        assert told_apart > 10
+        assert losses["loss"].item() == pytest.approx(total.item(), rel=1e-4)
+        assert losses["largest_ce"].item() == pytest.approx(ce.item(), rel=1e-4)
+        assert losses["sampled_kl"].item() == pytest.approx(kl(sampled, largest).item(), rel=1e-3)
+        assert losses["smallest_kl"].item() == pytest.approx(kl(smallest, largest).item(), rel=1e-3)
+        assert losses["score"].item() == pytest.approx(-F.cross_entropy(sampled, labels).item(), rel=1e-4)
+
+    def test_order_of_subnets_and_one_synchronised_backward(self, algorithm, make_batch):
+        """Largest, sampled, smallest; gradients are exchanged in the last only; `forward` is what it is given."""
+        events = []
+
+        def forward(inputs, samples, mode):
+            assert mode == "tensor" and len(samples) == len(inputs) == 8
+            events.append(algorithm.mutator.active_subnet)
+            return algorithm(inputs, samples, mode=mode)
+
+        @contextlib.contextmanager
+        def no_sync():
+            events.append("no_sync")
+            yield
+            events.append("sync")
+
+        class Optimizer(Recorder):
+            def backward(self, loss, **kwargs):
+                events.append("backward")
+                super().backward(loss, **kwargs)
+
+        sampled = algorithm.sampled_subnet
+        algorithm.train_step(make_batch(), Optimizer(algorithm), forward=forward, no_sync=no_sync)
+        space = algorithm.space
+        assert events == [
+            "no_sync", space.largest, "backward", sampled, "backward", "sync", space.smallest, "backward",
+        ]  # fmt: skip
+
+    def test_outputs_are_detached_scalars(self, algorithm, make_batch):
+        outputs = algorithm.train_step(make_batch(), Recorder(algorithm))
+        assert set(outputs) == {"loss", "largest_ce", "sampled_kl", "smallest_kl", "score"}
+        for value in outputs.values():
+            assert value.shape == () and not value.requires_grad and math.isfinite(value)
+
+    def test_accuracy_of_the_head_is_reported(self, build_small, make_batch):
+        algorithm = build_small(**{"architecture.head.cal_acc": True, "architecture.head.topk": (1, 5)})
+        algorithm.train()
+        algorithm.sampled_subnet = algorithm.space.smallest
+        outputs = algorithm.train_step(make_batch(), Recorder(algorithm, lr=0))
+        assert {"accuracy_top-1", "accuracy_top-5"} < set(outputs)
+        assert 0 <= outputs["accuracy_top-1"].item() <= outputs["accuracy_top-5"].item() <= 100
+
+    def test_without_a_sampled_subnet(self, algorithm, make_batch):
+        optimizer = Recorder(algorithm)
+        algorithm.train_step(make_batch(), optimizer)
+        with pytest.raises(ConfigError, match="no subnet was sampled for this iteration; add dict.type='Prioritized"):
+            algorithm.train_step(make_batch(), optimizer)
+        assert optimizer.steps == 1
+
+    def test_sampled_subnet_outside_the_space(self, algorithm, make_batch):
+        algorithm.sampled_subnet = type(algorithm.space.largest)({**algorithm.space.largest, "resolution": 63})
+        with pytest.raises(ConfigError, match="resolution = 63 is not in the search space"):
+            algorithm.train_step(make_batch(), Recorder(algorithm))
+
+    def test_mixup_labels(self, build_small, make_batch):
+        """Mixed labels are class probabilities: cross-entropies are with them, the score too."""
+        preprocessor = dict(
+            type="mmcls.ClsDataPreprocessor",
+            num_classes=10,
+            batch_augments=dict(augments=dict(type="mmcls.Mixup", alpha=1.0)),
+        )
+        algorithm = build_small(data_preprocessor=dict(_delete_=True, **preprocessor))
+        algorithm.train()
+        algorithm.sampled_subnet = algorithm.space.smallest
+        seen = []
+
+        def forward(inputs, samples, mode):
+            logits = algorithm(inputs, samples, mode=mode)
+            seen.append((logits.detach(), torch.stack([sample.gt_label.score for sample in samples])))
+            return logits
+
+        outputs = algorithm.train_step(make_batch(), Recorder(algorithm), forward=forward)
+        probabilities = seen[0][1]
+        torch.testing.assert_close(probabilities.sum(1), torch.ones(8))
+        assert ((probabilities > 0).sum(1) == 2).any(), "nothing was mixed"
+        (largest, _), (sampled, _), _ = seen
+        for name, logits, sign in (("largest_ce", largest, 1), ("score", sampled, -1)):
+            expected = -(probabilities * logits.log_softmax(1)).sum(1).mean()
+            assert outputs[name].item() == pytest.approx(sign * expected.item(), rel=1e-5)
+
+
+class TestDistillationLoss:
+    def test_by_hand(self):
+        teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
+        student = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log() + 3.0  # logits are free up to a constant
+        expected = (0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2
+        assert distillation_loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
+        reverse = (0.25 * math.log(1 / 2) + 0.75 * math.log(3 / 2)) / 2
+        assert distillation_loss(teacher, student).item() == pytest.approx(reverse, rel=1e-6)
+        assert distillation_loss(student, student + 1).item() == pytest.approx(0, abs=1e-7)
+
+    def test_gradient_is_the_difference_of_probabilities(self):
+        teacher, student = torch.randn(4, 5), torch.randn(4, 5, requires_grad=True)
+        distillation_loss(student, teacher).backward()
+        torch.testing.assert_close(student.grad, (student.detach().softmax(1) - teacher.softmax(1)) / 4)
+
+    def test_extreme_logits(self):
+        """A certain teacher: 0 · log 0 is 0."""
+        loss = distillation_loss(torch.zeros(1, 2), torch.tensor([[200.0, -200.0]]))
+        assert loss.item() == pytest.approx(math.log(2))
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (dict(constraints=[]), "model.constraints is empty; give at least one"),
+            (
+                dict(constraints=[dict(metric="latency", first=1, last=2, step=1)]),
+                r"the metric 'latency', which has no estimator; model.estimators has \['flops', 'params'\]",
+            ),
+            (
+                dict(constraints=[dict(metric="flops", first=f, last=24, step=1) for f in (6, 8)]),
+                "model.constraints has 'flops' twice",
+            ),
+            (
+                dict(constraints=[dict(metric="flops", frist=6, last=24, step=1)]),
+                "unknown key 'frist'; did you mean 'first'?",
+            ),
+            (dict(constraints=[dict(metric="flops", first=6, step=1)]), r"misses \['last'\]"),
+            (dict(constraints=[dict(metric="flops", first=6, last=24.5, step=1)]), "not a whole number of steps"),
+        ],
+    )
+    def test_constraints(self, build_small, options, message):
+        with pytest.raises(ConfigError, match=message):
+            build_small(**options)
+
+    def test_mutator(self, build_small):
+        with pytest.raises(ConfigError, match=r"model.mutator is a NasMutator; PSS needs a PSSMutator"):
+            build_small(mutator=dict(type="NasMutator"))
+        config = dict(type="PSS", architecture=build_small().architecture, mutator=NasMutator(), constraints=[])
+        with pytest.raises(ConfigError, match="NasMutator"):
+            MODELS.build({**config, "estimators": {}})
+
+    def test_several_constraints(self, build_small):
+        constraints = [
+            dict(metric="params", first=1.5, last=2, step=0.1),
+            dict(metric="flops", first=6, last=24, step=1),
+        ]
+        algorithm = build_small(constraints=constraints)
+        assert [c.metric for c in algorithm.constraints] == ["params", "flops"]
+        assert set(algorithm.costs) == {"flops", "params"} and isinstance(algorithm, PSS)
+
+    def test_costs_are_of_this_classifier(self, small_mbv2):
+        """10 classes at 64 pixels: the last map has 2 x 2 positions."""
+        space = small_mbv2.space
+        row = space.encode([space.largest])
+        assert 20 < small_mbv2.costs["flops"](row)[0] < 30
+        assert small_mbv2.costs["params"](row)[0] * 1e6 == sum(p.numel() for p in small_mbv2.architecture.parameters())
+
+
+class TestChannelsLast:
+    def test_same_logits_in_nhwc(self, build_small, random_subnet):
+        algorithms = {flag: build_small(channels_last=flag) for flag in (False, True)}
+        algorithms[True].load_state_dict(algorithms[False].state_dict())
+        images = torch.randn(4, 3, 64, 64)
+        layouts = {False: set(), True: set()}
+        nhwc = torch.channels_last
+        for flag, algorithm in algorithms.items():
+            for name, module in algorithm.architecture.backbone.named_modules():
+                if isinstance(module, nn.Conv2d):
+                    module.register_forward_hook(
+                        lambda m, i, o, name=name, flag=flag: layouts[flag].add(
+                            (o.is_contiguous(memory_format=nhwc), o.is_contiguous())
+                        )
+                    )
+        subnets = [algorithms[True].space.largest, *(random_subnet(algorithms[True].space) for _ in range(3))]
+        for training in (False, True):
+            for subnet in subnets:
+                logits = []
+                for algorithm in algorithms.values():
+                    algorithm.train(training)
+                    with torch.no_grad():
+                        logits.append(logits_of(algorithm, subnet, images))
+                assert (logits[0] - logits[1]).abs().max() < 1e-5
+        assert layouts == {False: {(False, True)}, True: {(True, False)}}
+        weights = [m.weight for m in algorithms[True].architecture.modules() if isinstance(m, nn.Conv2d)]
+        assert all(weight.is_contiguous(memory_format=nhwc) for weight in weights)
+
+    def test_stays_after_a_checkpoint_is_loaded_and_a_step(self, algorithm, make_batch):
+        assert algorithm.channels_last
+        algorithm.load_state_dict({name: t.contiguous() for name, t in algorithm.state_dict().items()})
+        algorithm.train_step(make_batch(), Recorder(algorithm))
+        weight = algorithm.architecture.backbone.conv1.conv.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+
+
+@pytest.mark.parametrize("mode", ["tensor", "predict", "loss"])
+def test_forward_modes(small_mbv2, make_batch, mode):
+    batch = make_batch()
+    result = small_mbv2.eval()(batch["inputs"], batch["data_samples"], mode=mode)
+    if mode == "tensor":
+        assert result.shape == (8, 10)
+    elif mode == "predict":
+        assert [sample.pred_label.label.shape for sample in result] == [(1,)] * 8
+    else:
+        labels = torch.cat([sample.gt_label.label for sample in batch["data_samples"]])
+        expected = F.cross_entropy(small_mbv2(batch["inputs"]), labels)
+        torch.testing.assert_close(result["loss"], expected)
+
+
+def test_a_step_after_deepcopy_does_not_touch_the_original(algorithm, make_batch):
+    import copy
+
+    before = {name: t.clone() for name, t in algorithm.state_dict().items()}
+    twin = copy.deepcopy(algorithm)
+    twin.mutator.activate(twin.space.smallest)
+    assert algorithm.mutator.active_subnet == algorithm.space.largest
+    assert algorithm.mutator.current_choices == dict(algorithm.space.largest)
+    twin.train_step(make_batch(), Recorder(twin))
+    for name, tensor in algorithm.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert not torch.equal(twin.architecture.head.fc.weight, algorithm.architecture.head.fc.weight)
