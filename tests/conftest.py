@@ -21,9 +21,10 @@ def reference() -> Path:
 
 @pytest.fixture(autouse=True)
 def _stack() -> None:
-    """One thread, and MMRazor's registries for configs without a scope, if the test's imports need them at all."""
+    """One thread and a seed, and MMRazor's registries for configs without a scope, if a test's imports need them."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].manual_seed(0)
     if "mmengine" in sys.modules:
         import pss_razor.plugin  # noqa: F401
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -91,3 +91,26 @@ class Constraint:
         steps = np.rint((np.asarray(resources, dtype=np.float64) - offset) / self.step)
         index = (steps - first_index).astype(np.int64)
         return np.where((index >= 0) & (index < len(self.targets)), index, -1)
+
+
+def check_constraints(constraints: Sequence[Constraint], metrics: Collection[str]) -> None:
+    """Check that there are constraints, one for each metric, of metrics that are known.
+
+    Args:
+        constraints: The constraints.
+        metrics: The metrics that have an estimator.
+
+    Raises:
+        ConfigError: Something is wrong with them.
+    """
+    if not constraints:
+        raise ConfigError("model.constraints is empty; give at least one: metric='flops', first=70, last=300, step=10")
+    constrained = [constraint.metric for constraint in constraints]
+    for metric in constrained:
+        if constrained.count(metric) > 1:
+            raise ConfigError(f"model.constraints has {metric!r} twice; join them into one")
+        if metric not in metrics:
+            raise ConfigError(
+                f"a constraint asks for the metric {metric!r}, which has no estimator; model.estimators has "
+                f"{sorted(metrics)}"
+            )

@@ -10,9 +10,9 @@ import numpy as np
 
 from pss_razor.core.chain_sampler import ChainSampler
 from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
-from pss_razor.core.constraint import Constraint
+from pss_razor.core.constraint import Constraint, check_constraints
 from pss_razor.core.cost import AdditiveCost
-from pss_razor.core.errors import CheckpointError, ConfigError
+from pss_razor.core.errors import CheckpointError
 from pss_razor.core.pool import PrioritizedPools
 from pss_razor.core.subnet import Subnet
 
@@ -67,16 +67,7 @@ class PrioritizedSubnetSampler:
         score_momentum: float = 0.9,
         seed: int = 0,
     ) -> None:
-        metrics = [c.metric for c in constraints]
-        if not metrics:
-            raise ConfigError(
-                "there are no constraints; give at least one: metric='flops', first=70, last=300, step=10"
-            )
-        for metric in metrics:
-            if metrics.count(metric) > 1:
-                raise ConfigError(f"two constraints on {metric}; join them into one")
-            if metric not in costs:
-                raise ConfigError(f"no estimator for the constraint's metric {metric!r}; there are {sorted(costs)}")
+        check_constraints(constraints, costs)
         self.samplers = {c.metric: build_conditional_sampler(costs[c.metric], c) for c in constraints}
         self.costs = costs
         self.space = next(iter(self.samplers.values())).space

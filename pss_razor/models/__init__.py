@@ -6,7 +6,7 @@ from pss_razor.models.backbones import SlimmableMobileNetV1, SlimmableMobileNetV
 from pss_razor.models.classifiers import SlimmableImageClassifier
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear
 from pss_razor.models.heads import SlicedLinearClsHead
-from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
+from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 from pss_razor.models.mutators import PSSMutator
 from pss_razor.models.wrappers import PSSDistributedDataParallel
 
@@ -16,6 +16,7 @@ __all__ = [
     "PSSMutator",
     "PrefixChannelContainer",
     "PrefixMutableChannel",
+    "ScaledChannel",
     "SlicedBatchNorm2d",
     "SlicedConv2d",
     "SlicedLinear",

@@ -99,7 +99,7 @@ def test_a_network_that_differs_is_refused(exported, monkeypatch, tmp_path):
 
     def load_wrong_subnet(folder):
         net = load_subnet(folder)
-        next(reversed(list(net.parameters()))).mul_(1.001)  # the bias or the weight of the last layer
+        list(net.parameters())[-1].add_(0.001)  # the bias of the last layer
         return net
 
     monkeypatch.setattr(export, "load_subnet", load_wrong_subnet)

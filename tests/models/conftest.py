@@ -93,3 +93,22 @@ def build_optimizer(load_config: Callable[..., Any]) -> Callable[..., Any]:
         return build_optim_wrapper(model, load_config("pss_mbv2_flops", **options).optim_wrapper)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def calibrate() -> Callable[..., Any]:
+    """Evaluation mode with the BN statistics of a batch, so that logits have the size of a trained network's."""
+
+    def run(algorithm: Any, images: torch.Tensor) -> Any:
+        norms = [m for m in algorithm.modules() if hasattr(m, "running_mean")]
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.momentum = 1.0
+        with torch.no_grad():
+            algorithm.train()
+            algorithm(images)
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+        return algorithm.eval()
+
+    return run

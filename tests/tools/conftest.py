@@ -56,6 +56,7 @@ def call(monkeypatch, capfd, tmp_path):
             args += ["--cfg-options", name]
         if "--work-dir" not in args:
             args += ["--work-dir", str(tmp_path / "work")]
+        monkeypatch.syspath_prepend(str(ROOT / "tools"))  # as Python does for a script
         monkeypatch.setattr(sys, "argv", [tool, *args])
         monkeypatch.delenv("LOCAL_RANK", raising=False)
         capfd.readouterr()

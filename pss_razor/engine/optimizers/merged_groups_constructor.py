@@ -29,8 +29,9 @@ class MergedGroupsConstructor(DefaultOptimWrapperConstructor):
         merged: dict[tuple[tuple[str, Any], ...], dict[str, Any]] = {}
         for group in params:
             options = {key: value for key, value in group.items() if key != "params"}
-            options.setdefault("weight_decay", self.base_wd)
-            options.setdefault("lr", self.base_lr)
+            for name, default in (("lr", self.base_lr), ("weight_decay", self.base_wd)):
+                if default is not None:  # else the optimizer has its own
+                    options.setdefault(name, default)
             key = tuple(sorted(options.items()))
             merged.setdefault(key, {**options, "params": []})["params"] += group["params"]
         params[:] = merged.values()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pss_razor.core import AdditiveCost, ConfigError, Constraint, SearchSpace, Subnet
+from pss_razor.core import AdditiveCost, ConfigError, Constraint, SearchSpace, Subnet, check_constraints
 from pss_razor.estimators import CostGraph, read_cost_graph
 from pss_razor.models.mutators import PSSMutator
 from pss_razor.registry import MODELS, TASK_UTILS
@@ -69,27 +69,12 @@ class PSS(BaseAlgorithm):
         self.mutator.prepare_from_supernet(self.architecture)
         self.constraints = tuple(Constraint.from_config(constraint) for constraint in constraints)
         self.estimators = {metric: TASK_UTILS.build(config) for metric, config in estimators.items()}
-        self._check_metrics()
+        check_constraints(self.constraints, self.estimators)
         self.input_size = input_size
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
         self.sampled_subnet: Subnet | None = None
-
-    def _check_metrics(self) -> None:
-        if not self.constraints:
-            raise ConfigError(
-                "model.constraints is empty; give at least one: [dict(metric='flops', first=70, last=300, step=10)]"
-            )
-        metrics = [constraint.metric for constraint in self.constraints]
-        for metric in metrics:
-            if metrics.count(metric) > 1:
-                raise ConfigError(f"model.constraints has {metric!r} twice; make one constraint of its targets")
-            if metric not in self.estimators:
-                raise ConfigError(
-                    f"model.constraints asks for the metric {metric!r}, which has no estimator; model.estimators has "
-                    f"{sorted(self.estimators)}"
-                )
 
     @property
     def space(self) -> SearchSpace:
@@ -119,7 +104,7 @@ class PSS(BaseAlgorithm):
         forward: Callable[..., Tensor] | None = None,
         no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> dict[str, Tensor]:
-        """One iteration of the method (DESIGN.md, section 1, steps 3 to 6).
+        """One iteration of the method (PSS-Net, section 3): three subnets, one step.
 
         Args:
             data: A batch of the data loader.
@@ -159,7 +144,7 @@ class PSS(BaseAlgorithm):
         optim_wrapper.step()
         optim_wrapper.zero_grad()
         self.sampled_subnet = None
-        metrics = {name: value for name, value in log_vars.items() if name != "loss" and "loss" not in name}
+        metrics = {name: value for name, value in log_vars.items() if "loss" not in name}
         return {
             "loss": (largest_loss + sampled_loss + smallest_loss).detach(),
             "largest_ce": largest_loss.detach(),

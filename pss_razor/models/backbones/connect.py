@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from torch import nn
 
-from pss_razor.models.mutables import PrefixMutableChannel
+from pss_razor.models.mutables import PrefixMutableChannel, ScaledChannel
 
-from mmrazor.models.mutables import DerivedMutable, MutableChannelContainer
+from mmrazor.models.mutables import MutableChannelContainer
 
 
 def connect(
     conv: nn.Module,
     norm: nn.Module | None,
-    width_in: PrefixMutableChannel | DerivedMutable | None,
-    width_out: PrefixMutableChannel | DerivedMutable | None,
+    width_in: PrefixMutableChannel | ScaledChannel | None,
+    width_out: PrefixMutableChannel | ScaledChannel | None,
 ) -> None:
     """Let a conv and the norm after it follow their widths; None leaves a side at its full width."""
     register = MutableChannelContainer.register_mutable_channel_to_module

@@ -67,7 +67,7 @@ class SlimmableResNet(ResNet):
         for stage, layer_name in enumerate(self.res_layers, start=1):
             blocks = getattr(self, layer_name)
             stage_width = search(f"stage{stage}", blocks[0].conv3.out_channels)
-            bottleneck = stage_width // (stage_width.num_channels // blocks[0].conv1.out_channels, 1)
+            bottleneck = stage_width // (stage_width.num_channels // blocks[0].conv1.out_channels)
             for block in blocks:
                 block.latency_block = "Bottleneck"
                 if block.downsample is not None:

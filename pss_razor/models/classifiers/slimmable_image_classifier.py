@@ -41,8 +41,8 @@ class SlimmableImageClassifier(SearchableImageClassifier):
     """
 
     def __init__(self, resolutions: list[int] | None = None, **kwargs: Any) -> None:
-        if resolutions is not None and not all(isinstance(r, int) and r > 0 for r in resolutions):
-            raise ConfigError(f"resolutions = {resolutions} must be positive whole numbers of pixels")
+        if resolutions is not None and not (resolutions and all(isinstance(r, int) and r > 0 for r in resolutions)):
+            raise ConfigError(f"resolutions = {resolutions} must be positive whole numbers of pixels, or None")
         resizer = None if resolutions is None else dict(input_sizes=list(resolutions))
         super().__init__(input_resizer_cfg=resizer, **kwargs)
         last_mutable = getattr(self.backbone, "last_mutable", None)

@@ -40,8 +40,11 @@ class SlicedBatchNorm2d(DynamicBatchNorm2d):
         """An ``nn.BatchNorm2d`` of the active channels with tensors of its own."""
         width = active_width(self, "num_features", self.num_features)
         norm = nn.BatchNorm2d(width, self.eps, self.momentum, self.affine, self.track_running_stats)
+        reference = self.weight if self.affine else self.running_mean
+        if reference is not None:
+            norm.to(reference.device, reference.dtype)
         with torch.no_grad():
             for name, tensor in norm.state_dict().items():
                 source = getattr(self, name)
                 tensor.copy_(source[:width] if source.dim() else source)
-        return norm.to((self.weight if self.affine else self.running_mean).device)
+        return norm

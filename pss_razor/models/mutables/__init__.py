@@ -2,5 +2,6 @@
 
 from pss_razor.models.mutables.prefix_channel_container import PrefixChannelContainer
 from pss_razor.models.mutables.prefix_mutable_channel import PrefixMutableChannel
+from pss_razor.models.mutables.scaled_channel import ScaledChannel
 
-__all__ = ["PrefixChannelContainer", "PrefixMutableChannel"]
+__all__ = ["PrefixChannelContainer", "PrefixMutableChannel", "ScaledChannel"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 
 import torch
 
+from pss_razor.models.mutables.scaled_channel import ScaledChannel
 from pss_razor.registry import MODELS
 
 from mmrazor.models.mutables import OneShotMutableChannel
@@ -29,8 +31,9 @@ class PrefixMutableChannel(OneShotMutableChannel):
         if max(choices) != num_channels:
             raise ValueError(f"{alias}: the largest width {max(choices)} must be the full network's {num_channels}")
         self._active = num_channels
-        self.probabilities = tuple(choices.values())
-        super().__init__(num_channels, list(choices), choice_mode="number", alias=alias)
+        ordered = dict(sorted(choices.items()))
+        self.probabilities = tuple(ordered.values())
+        super().__init__(num_channels, list(ordered), choice_mode="number", alias=alias)
         del self.mask
 
     @property
@@ -43,6 +46,28 @@ class PrefixMutableChannel(OneShotMutableChannel):
         if choice not in self.candidate_choices:
             raise ValueError(f"{self.alias} = {choice} is not a width of the search space {self.candidate_choices}")
         self._active = int(choice)
+
+    @property
+    def max_choice(self) -> int:
+        """The largest width."""
+        return self.candidate_choices[-1]
+
+    @property
+    def min_choice(self) -> int:
+        """The smallest width."""
+        return self.candidate_choices[0]
+
+    def sample_choice(self) -> int:
+        """A width drawn from the search space's own distribution, with Python's global generator as in MMRazor."""
+        return random.choices(self.candidate_choices, self.probabilities)[0]
+
+    def __mul__(self, ratio: int) -> ScaledChannel:
+        """A width of ``ratio`` times this one."""
+        return ScaledChannel(self, numerator=ratio)
+
+    def __floordiv__(self, ratio: int) -> ScaledChannel:
+        """A width of this one over ``ratio``."""
+        return ScaledChannel(self, denominator=ratio)
 
     @property
     def activated_channels(self) -> int:

@@ -1,0 +1,175 @@
+"""The command-line options of the tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from pss_razor.engine import launch
+
+
+class Built(Exception):
+    """Raised instead of training, with the runner."""
+
+
+@pytest.fixture
+def build(call, monkeypatch):
+    """``build("train.py", …)``: the runner that a tool would have run."""
+
+    def run(*args):
+        runners = []
+
+        def build_runner(config):
+            runner = original(config)
+            runners.append(runner)
+            raise Built
+
+        monkeypatch.setattr(launch, "build_runner", build_runner)
+        with pytest.raises(Built):
+            call(*args)
+        return runners[0]
+
+    original = launch.build_runner
+    return run
+
+
+@pytest.mark.parametrize("tool", ["train.py", "test.py", "export_subnets.py"])
+def test_help_answers_without_importing_torch(spawn, root, tool):
+    program = f"""
+import runpy, sys
+sys.path.insert(0, {str(root / "tools")!r})
+sys.argv = [{tool!r}, "--help"]
+try:
+    runpy.run_path({str(root / "tools" / tool)!r}, run_name="__main__")
+finally:
+    slow = [name for name in sys.modules if name.partition(".")[0] in ("torch", "mmengine", "numpy", "pss_razor")]
+    assert not slow, slow
+"""
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout and "--cfg-options" in done.stdout and "--work-dir" in done.stdout
+
+
+@pytest.mark.parametrize("args", [["train.py"], ["test.py", "c.py"], ["export_subnets.py", "c.py", "k.pth"]])
+def test_missing_arguments(call, args, capfd, monkeypatch):
+    assert call(args[0], *args[1:]).code == 2
+
+
+def test_all_options_of_train_together(spawn, tiny, tmp_path, trained):
+    """A real run with everything at once, as a shell starts it."""
+    work_dir = tmp_path / "work"
+    options = ["--amp", "--no-validate", "--auto-scale-lr", "--launcher", "none", "--local_rank", "0", "--resume"]
+    settings = ["train_cfg.max_epochs=1", "param_scheduler.end=1", "custom_hooks.0.pool_size=3"]
+    done = spawn("tools/train.py", tiny, "--work-dir", work_dir, *options, "--cfg-options", *settings)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "Epoch(train)   [1][6/6]" in done.stdout or "Epoch(train) [1][6/6]" in done.stdout
+    assert "Epoch(val)" not in done.stdout and "[2][" not in done.stdout
+    assert [path.name for path in work_dir.glob("*.pth")] == ["epoch_1.pth"]
+
+
+def test_all_options_of_test_together(spawn, tiny, tmp_path, trained):
+    out = tmp_path / "out" / "r.json"
+    options = ["--work-dir", tmp_path / "work", "--out", out, "--amp", "--launcher", "none", "--local-rank=0"]
+    done = spawn("tools/test.py", tiny, trained, *options, "--cfg-options", "test_cfg.top_k=1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = json.loads(out.read_text())["subnets"]
+    assert {record["rank"] for record in records} == {None, 0}
+    assert (tmp_path / "work" / "tiny_supernet.py").is_file()
+    assert not (tmp_path / "work" / "pool_results.json").exists()
+
+
+def test_export_after_test_and_by_itself_are_the_same(call, tiny, tmp_path, trained):
+    assert call("test.py", tiny, trained, "--out", tmp_path / "r.json").code == 0
+    done = call("export_subnets.py", tiny, trained, "--out-dir", tmp_path / "a", "--results", tmp_path / "r.json")
+    assert done.code == 0, done.err
+    assert "exported 8 subnets" in done.out
+    assert call("export_subnets.py", tiny, trained, "--out-dir", tmp_path / "b").code == 0
+    a, b = (json.loads((tmp_path / folder / "manifest.json").read_text()) for folder in "ab")
+    assert a["subnets"] == b["subnets"]
+    for entry in a["subnets"]:
+        for file in entry["files"].values():
+            assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_defaults_of_train(build, tiny, tmp_path):
+    runner = build("train.py", tiny)
+    assert runner.work_dir == str(tmp_path / "work")
+    assert runner._resume is False and runner._load_from is None
+    assert runner.cfg.optim_wrapper.get("type") is None and runner.cfg.auto_scale_lr.enable is False
+    assert runner.val_loop is not None and runner.launcher == "none"
+
+
+def test_work_dir_is_named_after_the_config(tiny):
+    assert launch.load_config(tiny, None, "none", None).work_dir == "work_dirs/tiny_supernet"
+    assert launch.load_config(tiny, ["work_dir=a/b"], "none", None).work_dir == "a/b"
+    assert launch.load_config(tiny, ["work_dir=a/b"], "none", "c").work_dir == "c"
+
+
+@pytest.mark.parametrize("option", [["--resume"], ["--resume", "auto"]])
+def test_resume_auto(build, tiny, tmp_path, trained, option):
+    runner = build("train.py", tiny, *option)
+    assert runner._resume is False and runner._load_from is None  # nothing there: starts
+    runner = build("train.py", tiny, "--work-dir", trained.parent, *option)
+    assert runner._resume is True and runner._load_from == str(trained)
+
+
+def test_resume_path(build, tiny, trained):
+    runner = build("train.py", tiny, "--resume", trained.with_name("epoch_1.pth"))
+    assert runner._resume is True and runner._load_from == str(trained.with_name("epoch_1.pth"))
+
+
+def test_load_from_initialises_the_weights_only(call, write_config, tmp_path, trained):
+    config = write_config(f'load_from = "{trained}"\ntrain_cfg = dict(max_epochs=1)\noptim_wrapper = dict(optimizer=dict(lr=0.0))')
+    done = call("train.py", config, "--no-validate", "--work-dir", tmp_path / "work")
+    assert done.code == 0, done.err
+    before, after = (torch.load(p, weights_only=True) for p in (trained, tmp_path / "work" / "epoch_1.pth"))
+    name = "architecture.head.fc.weight"
+    assert torch.equal(before["state_dict"][name], after["state_dict"][name])
+    visits = [e["visits"] for pools in after["pss"]["pools"].values() for pool in pools.values() for e in pool]
+    assert sum(visits) <= 6  # the pools started empty
+
+
+def test_no_validate(build, tiny):
+    runner = build("train.py", tiny, "--no-validate")
+    assert runner.val_loop is None
+
+
+def test_amp(build, tiny):
+    wanted = "AmpOptimWrapper" if torch.cuda.is_available() else "CPUAmpOptimWrapper"
+    assert build("train.py", tiny, "--amp").cfg.optim_wrapper.type == wanted
+    done = build("train.py", tiny, "--amp", "--cfg-options", "optim_wrapper.type=AmpOptimWrapper")
+    assert done.cfg.optim_wrapper.type == wanted
+
+
+def test_amp_with_another_wrapper(call, tiny):
+    done = call("train.py", tiny, "--amp", "--cfg-options", "optim_wrapper.type=ApexOptimWrapper")
+    assert done.code == 1 and done.err.endswith("optim_wrapper.type = 'ApexOptimWrapper'; remove one of the two\n")
+
+
+def test_auto_scale_lr(build, tiny):
+    runner = build("train.py", tiny, "--auto-scale-lr")
+    wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.scale_lr(wrapper, runner.auto_scale_lr)
+    assert {group["lr"] for group in wrapper.optimizer.param_groups} == {0.02 * 16 / 64}
+
+
+def test_auto_scale_lr_without_a_base_batch_size(call, write_config):
+    done = call("train.py", write_config("auto_scale_lr = dict(_delete_=True)"), "--auto-scale-lr")
+    assert done.code == 1 and "base_batch_size" in done.err.splitlines()[-1]
+
+
+def test_cfg_options(build, tiny):
+    settings = ["train_cfg.max_epochs=7", "custom_hooks.0.pool_size=3", "model.architecture.resolutions=[16,24]"]
+    config = build("train.py", tiny, "--cfg-options", *settings, "env_cfg.cudnn_benchmark=True").cfg
+    assert config.train_cfg.max_epochs == 7 and config.custom_hooks[0].pool_size == 3
+    assert config.custom_hooks[0].type == "PrioritizedPoolSamplerHook"
+    assert list(config.model.architecture.resolutions) == [16, 24] and config.env_cfg.cudnn_benchmark is True
+
+
+def test_unknown_launcher(call, tiny):
+    assert call("train.py", tiny, "--launcher", "none-such").code == 2
