@@ -52,7 +52,7 @@ def trace_static(model: nn.Module, resolution: int) -> StaticNet:
         >>> net = trace_static(torchvision.models.resnet18(), 224)  # doctest: +SKIP
     """
     tracer = _Tracer()
-    graph = tracer.trace(_Root(_make_static(copy.deepcopy(model).eval(), {})).eval())
+    graph = tracer.trace(_Root(make_static(copy.deepcopy(model).eval())).eval())
     _remove_dead_nodes(graph, tracer.leaves)
 
     nodes = [_encode_node(node, tracer.leaves) for node in graph.nodes]
@@ -110,8 +110,13 @@ class _Tracer(torch.fx.Tracer):
         return True
 
 
+def make_static(module: nn.Module) -> nn.Module:
+    """Replaces, in place, every dynamic module from ``module`` downwards by the result of its ``to_static_op()``."""
+    return _make_static(module, {})
+
+
 def _make_static(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Replaces dynamic modules from ``module`` downwards; each once, wherever it occurs."""
+    """Each module once, wherever it occurs."""
     if module not in done:
         to_static_op = getattr(module, "to_static_op", None)
         static = to_static_op() if callable(to_static_op) else module

@@ -23,7 +23,7 @@ from pss_razor.version import __version__
 MAX_PARITY_ERROR = 1e-5
 
 
-class _WithoutResize(nn.Module):
+class WithoutResize(nn.Module):
     """The classifier after its input resizer: a static network resizes by itself what is not its resolution."""
 
     def __init__(self, architecture: nn.Module) -> None:
@@ -33,6 +33,7 @@ class _WithoutResize(nn.Module):
         self.head = architecture.head
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W)."""
         return self.head(self.neck(self.backbone(images)))
 
 
@@ -62,7 +63,7 @@ def export_subnets(
             set_bn_statistics(algorithm, evaluator.calibrate(subnet))  # leaves the subnet active
             resolution = subnet.get("resolution", images.shape[-1])
             folder = directory / record["name"]
-            files = save_subnet(trace_static(_WithoutResize(algorithm.architecture), resolution), folder)
+            files = save_subnet(trace_static(WithoutResize(algorithm.architecture), resolution), folder)
             expected = algorithm(images, mode="tensor")
             difference = (load_subnet(folder).to(images.device)(images) - expected).abs().max()
             parity_error = float(difference / expected.abs().max())

@@ -3,9 +3,9 @@
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.estimators.cost_graph_reader import read_cost_graph
 from pss_razor.estimators.flops import FlopsEstimator
-from pss_razor.estimators.latency import LatencyEstimator
-from pss_razor.estimators.latency_table import BlockGeometry, LatencyTable
-from pss_razor.estimators.layer_spec import BlockSpec, CostGraph, Extent, LayerSpec
+from pss_razor.estimators.latency import LatencyEstimator, latency_cost
+from pss_razor.estimators.latency_table import LatencyTable
+from pss_razor.estimators.layer_spec import BlockGeometry, BlockSpec, CostGraph, Extent, LayerSpec
 from pss_razor.estimators.params import ParamsEstimator
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "LatencyTable",
     "LayerSpec",
     "ParamsEstimator",
+    "latency_cost",
     "read_cost_graph",
 ]

@@ -8,8 +8,8 @@ import numpy as np
 
 from pss_razor.core import AdditiveCost, ConfigError, CostTerm
 from pss_razor.estimators.graph_estimator import GraphEstimator
-from pss_razor.estimators.latency_table import BlockGeometry, LatencyTable
-from pss_razor.estimators.layer_spec import BlockSpec, CostGraph
+from pss_razor.estimators.latency_table import LatencyTable
+from pss_razor.estimators.layer_spec import BlockGeometry, CostGraph
 from pss_razor.registry import TASK_UTILS
 
 
@@ -45,32 +45,35 @@ class LatencyEstimator(GraphEstimator):
         Raises:
             ConfigError: The table lacks blocks of this search space.
         """
-        missing: dict[BlockGeometry, None] = {}
-        factor, offset_us = self.table.correction
+        try:
+            return latency_cost(self.table, graph)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
 
-        def latency_us(block: BlockSpec) -> CostTerm:
-            def look_up(in_size: int, in_channels: int, out_channels: int, mid_channels: int | None = None) -> float:
-                fixed = (block.kernel_size, block.stride, block.padding)
-                geometry = BlockGeometry(block.block_type, in_size, in_channels, out_channels, mid_channels, *fixed)
-                if geometry not in self.table.latencies_us:
-                    missing[geometry] = None
-                    return 0.0
-                return factor * self.table.latencies_us[geometry]
 
-            # Arrays of Python integers, as the table's keys are.
-            names = ("in_size", "in_channels", "out_channels", "mid_channels")
+def latency_cost(table: LatencyTable, graph: CostGraph) -> AdditiveCost:
+    """The latency of every subnet, in microseconds: the sum of its blocks, with the table's correction.
 
-            def tabulate(**sizes: np.ndarray) -> np.ndarray:
-                arrays = np.broadcast_arrays(*(sizes[name] for name in names if name in sizes))
-                values = [look_up(*key) for key in zip(*(array.ravel().tolist() for array in arrays), strict=True)]
-                return np.array(values).reshape(arrays[0].shape)
+    Raises:
+        ConfigError: The table lacks blocks of this search space.
+    """
+    missing: dict[BlockGeometry, None] = {}
+    factor, offset_us = table.correction
 
-            return block.tabulate(graph.space, tabulate)
+    def latency_us(geometry: BlockGeometry) -> float:
+        if geometry not in table.latencies_us:
+            missing[geometry] = None
+            return 0.0
+        return factor * table.latencies_us[geometry]
 
-        terms = [latency_us(block) for block in graph.blocks]
-        if missing:
-            raise ConfigError(
-                f"latency table {self.path} lacks {len(missing)} blocks of this search space, the first is "
-                f"{next(iter(missing))}; measure a table for this config, or take the config that the table is for"
-            )
-        return AdditiveCost(graph.space, [*terms, CostTerm((), np.array(offset_us))])
+    terms = [CostTerm((), np.array(offset_us))]
+    for block in graph.blocks:
+        names, geometries = block.geometries(graph.space)
+        values = np.array([latency_us(geometry) for geometry in geometries.flat])
+        terms.append(CostTerm(names, values.reshape(geometries.shape)))
+    if missing:
+        raise ConfigError(
+            f"the latency table lacks {len(missing)} blocks of this search space, the first is {next(iter(missing))}; "
+            "measure a table for this config (tools/latency/build_table.py), or take the config that the table is for"
+        )
+    return AdditiveCost(graph.space, terms)

@@ -7,39 +7,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pss_razor.core import ConfigError, atomic_write
+from pss_razor.estimators.layer_spec import BlockGeometry
 
 _FORMAT = 1
-
-
-class BlockGeometry(NamedTuple):
-    """What the latency of a block depends on; None where a kind of block has no such size.
-
-    Attributes:
-        block_type: Kind of block, see :class:`~pss_razor.estimators.BlockSpec`.
-        in_size: Side of the input feature map in pixels.
-        cin: Input channels.
-        cout: Output channels.
-        cmid: Hidden channels.
-        kernel_size: Side of the kernel.
-        stride: Stride.
-        padding: Padding.
-    """
-
-    block_type: str
-    in_size: int
-    cin: int
-    cout: int
-    cmid: int | None
-    kernel_size: int | None
-    stride: int | None
-    padding: int | None
-
-    def __str__(self) -> str:
-        sizes = ", ".join(f"{name}={value}" for name, value in self._asdict().items() if value is not None)
-        return f"block({sizes})"
 
 
 @dataclass(frozen=True)

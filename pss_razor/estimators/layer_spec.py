@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,34 @@ class LayerSpec:
         return tabulate(space, {name: getattr(self, name) for name in names}, function)
 
 
+class BlockGeometry(NamedTuple):
+    """What the latency of a block depends on; None where a kind of block has no such size.
+
+    Attributes:
+        block_type: Kind of block, see :class:`BlockSpec`.
+        in_size: Side of the input feature map in pixels.
+        cin: Input channels.
+        cout: Output channels.
+        cmid: Hidden channels.
+        kernel_size: Side of the kernel.
+        stride: Stride.
+        padding: Padding.
+    """
+
+    block_type: str
+    in_size: int
+    cin: int
+    cout: int
+    cmid: int | None
+    kernel_size: int | None
+    stride: int | None
+    padding: int | None
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{name}={value}" for name, value in self._asdict().items() if value is not None)
+        return f"block({sizes})"
+
+
 @dataclass(frozen=True)
 class BlockSpec:
     """A part of the network whose latency is measured as one: a block of the backbone, or a layer outside of any.
@@ -87,16 +115,31 @@ class BlockSpec:
     out_channels: Extent
     mid_channels: Extent | None
 
-    def tabulate(self, space: SearchSpace, function: Callable[..., np.ndarray]) -> CostTerm:
-        """A function of the block's sizes as a table over the search groups that govern it.
+    def geometries(self, space: SearchSpace) -> tuple[tuple[str, ...], np.ndarray]:
+        """Every geometry that the block can have.
 
         Args:
             space: The search space.
-            function: Called with int64 arrays ``in_size, in_channels, out_channels`` and, for a block,
-                ``mid_channels`` that broadcast.
+
+        Returns:
+            The search groups that govern it, and an array of :class:`BlockGeometry` with one axis for each.
         """
         names = ("in_size", "in_channels", "out_channels", "mid_channels")
-        return tabulate(space, {n: getattr(self, n) for n in names if getattr(self, n) is not None}, function)
+        extents = {name: extent for name in names if (extent := getattr(self, name)) is not None}
+        fixed = (self.kernel_size, self.stride, self.padding)
+
+        def build(in_size: int, in_channels: int, out_channels: int, mid_channels: int | None = None) -> BlockGeometry:
+            return BlockGeometry(self.block_type, in_size, in_channels, out_channels, mid_channels, *fixed)
+
+        def build_all(**sizes: np.ndarray) -> np.ndarray:
+            arrays = np.broadcast_arrays(*sizes.values())
+            result = np.empty(arrays[0].shape, dtype=object)
+            for position, key in enumerate(zip(*(array.ravel().tolist() for array in arrays), strict=True)):
+                result.flat[position] = build(*key)
+            return result
+
+        term = tabulate(space, extents, build_all)
+        return term.dimensions, term.table
 
 
 def tabulate(space: SearchSpace, extents: dict[str, Extent], function: Callable[..., Any]) -> CostTerm:

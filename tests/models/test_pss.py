@@ -294,7 +294,6 @@ def test_forward_modes(small_mbv2, make_batch, mode):
         torch.testing.assert_close(result["loss"], expected)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="bug: derived widths of a deep copy follow the original")
 def test_a_step_after_deepcopy_does_not_touch_the_original(algorithm, make_batch):
     import copy
 

@@ -144,9 +144,6 @@ class TestMMRazorsInterface:
         finally:
             mutator.activate(mutator.space.largest)
 
-    @pytest.mark.xfail(
-        strict=True, raises=AttributeError, reason="bug: PrefixMutableChannel has no sample_choice, max_ or min_choice"
-    )
     @pytest.mark.parametrize("kind", ["random", "max", "min"])
     def test_sample_choices(self, small_mbv2, kind):
         mutator = small_mbv2.mutator
@@ -157,9 +154,6 @@ class TestMMRazorsInterface:
         if kind != "random":
             assert choices == dict(mutator.space.largest if kind == "max" else mutator.space.smallest)
 
-    @pytest.mark.xfail(
-        strict=True, raises=AttributeError, reason="bug: PrefixMutableChannel has no sample_choice, max_ or min_choice"
-    )
     def test_max_and_min_choices(self, small_mbv2):
         mutator = small_mbv2.mutator
         assert mutator.max_choices == dict(mutator.space.largest)

@@ -1,7 +1,8 @@
 """Imported by a training's config: kills the process where the environment variable DIE_AT says.
 
-``iter:9``: before the ninth iteration. ``write:epoch_2.pth``: when half of that file is written. ``renamed:epoch_2.pth``:
-when it has its final name. ``pointer``: when mmengine has opened ``last_checkpoint`` and not yet written to it.
+``iter:9``: before the ninth iteration. ``write:epoch_2.pth``: when half of that file is written.
+``renamed:epoch_2.pth``: when it has its final name. ``pointer``: when mmengine has opened ``last_checkpoint`` and not
+yet written to it.
 """
 
 import os
@@ -43,7 +44,7 @@ def replace(source: str, target: str) -> None:
 
 
 def dying_open(path: str, mode: str = "r") -> Any:
-    file = open(path, mode)
+    file = open(path, mode)  # noqa: SIM115
     if where == "pointer":
         die()
     return file

@@ -1,4 +1,4 @@
-"""The shell scripts: several processes on this machine, and Slurm with an ``srun`` that only writes down its arguments."""
+"""The shell scripts: several processes on this machine, and Slurm with an ``srun`` that only notes its arguments."""
 
 from __future__ import annotations
 
@@ -44,7 +44,17 @@ def run_slurm(spawn, environment, srun, *args, **variables):
 
 def test_slurm_train(spawn, environment, srun, root):
     args = run_slurm(
-        spawn, environment, srun, "tools/slurm_train.sh", "part", "my job", "c.py", "w d", "--amp", "--cfg-options", "a=b c"
+        spawn,
+        environment,
+        srun,
+        "tools/slurm_train.sh",
+        "part",
+        "my job",
+        "c.py",
+        "w d",
+        "--amp",
+        "--cfg-options",
+        "a=b c",
     )
     python = args.index(environment["PYTHON"])
     assert args[:python] == [
@@ -52,7 +62,8 @@ def test_slurm_train(spawn, environment, srun, root):
         *("--cpus-per-task=5", "--kill-on-bad-exit=1"),
     ]
     assert args[python + 1 :] == [
-        *("-u", f"{root}/tools/train.py", "c.py", "--work-dir=w d", "--launcher=slurm", "--amp", "--cfg-options", "a=b c")
+        *("-u", f"{root}/tools/train.py", "c.py", "--work-dir", "w d", "--amp", "--cfg-options", "a=b c"),
+        *("--launcher", "slurm"),
     ]
 
 
@@ -67,7 +78,7 @@ def test_slurm_test(spawn, environment, srun, root):
         *("--cpus-per-task=3", "--kill-on-bad-exit=1", "--time=10", "--qos=low"),
     ]
     assert args[python + 1 :] == [
-        *("-u", f"{root}/tools/test.py", "c.py", "k.pth", "--launcher=slurm", "--out", "r.json")
+        *("-u", f"{root}/tools/test.py", "c.py", "k.pth", "--out", "r.json", "--launcher", "slurm")
     ]
 
 
@@ -78,6 +89,10 @@ def free_port() -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(
+    strict=False,  # a race
+    reason="bug: all ranks write the log file of an evaluation through one temporary name, see test_atomic_logs.py",
+)
 def test_train_then_test_on_two_processes(spawn, tiny, tmp_path):
     settings = ["train_cfg.max_epochs=2", "train_dataloader.batch_size=8"]
     done = spawn("tools/dist_train.sh", tiny, 2, "--work-dir", tmp_path, "--cfg-options", *settings, PORT=free_port())

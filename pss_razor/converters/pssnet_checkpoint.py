@@ -1,0 +1,308 @@
+"""Checkpoints of the PSS-Net authors' program."""
+
+from __future__ import annotations
+
+import ast
+import math
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pss_razor.core import (
+    CheckpointError,
+    ConfigError,
+    PrioritizedSubnetSampler,
+    SearchSpace,
+    Subnet,
+    make_divisible,
+)
+from pss_razor.engine.checkpoint import CHECKPOINT_KEY
+from pss_razor.models import PSS
+from pss_razor.version import __version__
+
+# MobileNetV2's searched widths in the order of their multipliers. A ninth multiplier, of the last conv, follows; the
+# authors' model ignores it as ours does.
+_WIDTHS = dict(stem=32, stage1=16, stage2=24, stage3=32, stage4=64, stage5=96, stage6=160, stage7=320)
+# features.1 … features.17, as mmcls calls them.
+_BLOCKS = [f"layer{layer}.{block}" for layer, count in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for block in range(count)]
+_LAST_CONV = len(_BLOCKS) + 1
+_LAST_FEATURE_OF_MOBILENET_V1 = 13
+_WEIGHT_NAME = re.compile(r"features\.(\d{1,3})\.(body\.)?(\d)\.(?:bn\.)?(\w+)")
+# The longest that the authors' program writes has 270 characters.
+_MAX_SUBNET_LENGTH = 2000
+
+
+@dataclass(frozen=True)
+class PSSNetCheckpoint:
+    """A checkpoint of the PSS-Net authors' program for MobileNetV2.
+
+    Args:
+        path: The file.
+        weights: Parameters and BN statistics by the names of this project's
+            :class:`~pss_razor.models.PSS` on ``SlimmableImageClassifier(SlimmableMobileNetV2)``.
+        pools: Metric -> target -> subnet, as the authors write it, -> score.
+        last_epoch: Their last epoch, counted from 0; None if the file does not say.
+
+    Example:
+        >>> source = PSSNetCheckpoint.read("checkpoint_249.pt")  # doctest: +SKIP
+        >>> checkpoint, notes = source.convert(algorithm)  # doctest: +SKIP
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    pools: dict[str, dict[float, dict[str, float]]]
+    last_epoch: int | None = None
+
+    @classmethod
+    def read(cls, path: str | Path) -> PSSNetCheckpoint:
+        """Read a checkpoint without executing anything in it.
+
+        Raises:
+            CheckpointError: The file is missing, truncated, unsafe, of another kind, or of another network.
+        """
+        path = Path(path)
+        content = _load(path)
+        if not isinstance(content, dict) or not {"model", "arch_pools"} <= set(content):
+            found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+            raise CheckpointError(
+                f"{path} is not a checkpoint of the PSS-Net authors' program: it needs 'model' and 'arch_pools', and "
+                f"holds {found}"
+            )
+        last_epoch = content.get("last_epoch")
+        try:
+            pools = _check_pools(content["arch_pools"])
+            weights = rename_weights(content["model"])
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        return cls(path, weights, pools, last_epoch if isinstance(last_epoch, int) else None)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the linear layer."""
+        return len(self.weights["architecture.head.fc.weight"])
+
+    def convert(self, algorithm: PSS) -> tuple[dict[str, Any], list[str]]:
+        """The checkpoint as this project's, for testing and exporting and as initial weights of a training.
+
+        Entries that are the same network (many multipliers round to the same channels) become one, with their best
+        score. Resources are those of ``algorithm``. An entry that belongs to another target by them moves there,
+        since its score, minus a cross-entropy, does not depend on the target that the subnet was drawn for; one that
+        belongs to no target of the config is dropped. Of pools that grow beyond the hook's ``pool_size`` by that, the
+        best entries stay when the checkpoint is loaded.
+
+        Resuming a training is not promised: optimizer, schedule and random states are not converted, and the sampler's
+        random generator is a new one.
+
+        Args:
+            algorithm: The algorithm of the config that the checkpoint is for. Its weights are not touched, and not
+                compared with those of the file.
+
+        Returns:
+            The checkpoint, with ``meta``, ``state_dict`` and the state of ``PrioritizedPoolSamplerHook``; and notes on
+            what was merged, moved and dropped, for the user.
+
+        Raises:
+            CheckpointError: A subnet cannot be read or is outside the search space, or the file has no pools for a
+                constraint.
+        """
+        metrics = [constraint.metric for constraint in algorithm.constraints]
+        missing = [metric for metric in metrics if metric not in self.pools]
+        if missing:
+            raise CheckpointError(
+                f"{self.path} has pools for {sorted(self.pools)}, the config's constraints are on {metrics}; give a "
+                "config with constraints that the checkpoint has"
+            )
+        notes = [f"{metric}: the config has no such constraint; left out" for metric in self.pools if metric not in metrics]
+        # Room for everything: the hook that loads the pools knows how large they shall be.
+        size = sum(len(pool) for pools in self.pools.values() for pool in pools.values())
+        sampler = PrioritizedSubnetSampler(algorithm.costs, algorithm.constraints, pool_size=max(1, size))
+        for metric in metrics:
+            notes += self._fill_pools(sampler, metric)
+        meta = dict(
+            imported_from=f"PSS-Net: {self.path.name}", last_epoch=self.last_epoch, pss_razor_version=__version__
+        )
+        # A clone has a storage of its own: torch.save writes whole storages.
+        weights = {name: tensor.clone() for name, tensor in self.weights.items()}
+        hook_state = {**sampler.state_dict(), "processes": [], "data_seed": None}
+        return {"meta": meta, "state_dict": weights, CHECKPOINT_KEY: hook_state}, notes
+
+    def _fill_pools(self, sampler: PrioritizedSubnetSampler, metric: str) -> list[str]:
+        """Put the entries of one metric into the sampler's pools; returns notes for the user."""
+        constraint = sampler.samplers[metric].constraint
+        read: list[tuple[Subnet, float, float]] = []
+        for target, pool in self.pools[metric].items():
+            for text, score in pool.items():
+                try:
+                    read.append((_read_subnet(text, sampler.space), target, score))
+                except (CheckpointError, ConfigError) as error:
+                    raise CheckpointError(f"{self.path}, pool {metric} = {target:g}: {error}") from error
+        best: dict[Subnet, float] = {}
+        for subnet, _, score in read:
+            best[subnet] = max(score, best.get(subnet, -math.inf))
+        subnets = list(best)
+        resources = sampler.costs[metric](sampler.space.encode(subnets))
+        indices = dict(zip(subnets, constraint.nearest_target_index(resources), strict=True))
+        for subnet, resource in zip(subnets, resources, strict=True):
+            if indices[subnet] >= 0:
+                key = metric, constraint.targets[indices[subnet]]
+                sampler.pools[key].update(subnet, best[subnet], resource)
+        dropped = sum(index < 0 for index in indices.values())
+        moved = {s for s, target, _ in read if indices[s] >= 0 and constraint.targets[indices[s]] != target}
+        pools = [pool for (name, _), pool in sampler.pools.items() if name == metric]
+        notes = [
+            f"{metric}: {len(read)} entries are {len(subnets)} distinct subnets; "
+            f"{sum(map(len, pools))} of them are now in {sum(map(bool, map(len, pools)))} of {len(pools)} pools"
+        ]
+        if moved:
+            notes.append(f"{metric}: {len(moved)} subnets moved to the target that their resource belongs to here")
+        if dropped:
+            low, high = constraint.targets[0], constraint.targets[-1]
+            notes.append(f"{metric}: {dropped} subnets dropped, they belong to no target from {low:g} to {high:g}")
+        return notes
+
+
+def rename_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' MobileNetV2 state dict by this project's names.
+
+    Args:
+        weights: With or without the prefix ``module.`` that data parallelism adds.
+
+    Raises:
+        CheckpointError: They are not of the authors' MobileNetV2; names the first tensor.
+    """
+    if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise CheckpointError("'model' is not a state dict, a table of tensors")
+    by_name = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
+    features = [int(match[1]) for match in map(_WEIGHT_NAME.match, by_name) if match]
+    if max(features, default=0) == _LAST_FEATURE_OF_MOBILENET_V1:
+        raise CheckpointError("it is of MobileNetV1, by its 13 blocks; only those of MobileNetV2 can be imported")
+    renamed = {_rename(name): tensor for name, tensor in by_name.items()}
+    for name, theirs in dict(conv1="features.0", conv2=f"features.{_LAST_CONV}").items():
+        if f"architecture.backbone.{name}.conv.weight" not in renamed:
+            raise CheckpointError(f"it is not of the authors' MobileNetV2: {theirs}.0.weight is missing")
+    classifier = renamed.get("architecture.head.fc.weight")
+    if classifier is None or classifier.dim() != 2:
+        raise CheckpointError("it is not of the authors' MobileNetV2: classifier.0.weight is missing or no matrix")
+    return renamed
+
+
+def _rename(name: str) -> str:
+    """``features.2.body.4.bn.running_mean`` -> ``architecture.backbone.layer2.0.conv.1.bn.running_mean``."""
+    if name in ("classifier.0.weight", "classifier.0.bias"):
+        return name.replace("classifier.0", "architecture.head.fc")
+    match = _WEIGHT_NAME.fullmatch(name)
+    if match:
+        feature, is_block, position, leaf = int(match[1]), match[2] is not None, int(match[3]), match[4]
+        # conv, BN, ReLU6, conv, …: every third is a conv, and its BN follows
+        conv, kind = divmod(position, 3)
+        if kind < 2 and is_block and 1 <= feature < _LAST_CONV:
+            return f"architecture.backbone.{_BLOCKS[feature - 1]}.conv.{conv}.{('conv', 'bn')[kind]}.{leaf}"
+        if position < 2 and not is_block and feature in (0, _LAST_CONV):
+            return f"architecture.backbone.{'conv2' if feature else 'conv1'}.{('conv', 'bn')[kind]}.{leaf}"
+    raise CheckpointError(
+        f"it is not of the authors' MobileNetV2, the only network that can be imported: it has {name}"
+    )
+
+
+def _load(path: Path) -> Any:
+    """``torch.load`` that executes nothing; besides tensors, the numpy arrays of random states and scores."""
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} does not exist")
+    with path.open("rb") as file:
+        is_archive = file.read(2) == b"PK"
+    if is_archive and not zipfile.is_zipfile(path):
+        raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) is truncated; copy it again")
+    reconstruct = np.zeros(0).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64"))]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1, numpy 2
+        allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
+    try:
+        with torch.serialization.safe_globals(allowed):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        unsafe = re.search(r"GLOBAL (\S+)", str(error))
+        if unsafe:
+            raise CheckpointError(
+                f"checkpoint {path} holds more than tensors and plain values, refused: it asks for {unsafe[1]}"
+            ) from error
+        raise CheckpointError(f"{path} is not a torch checkpoint, or more than tensors and plain values") from error
+    except Exception as error:  # whatever damaged bytes make of the unpickler; nothing of this project runs in there
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {reason}"
+        ) from error
+
+
+def _check_pools(arch_pools: Any) -> dict[str, dict[float, dict[str, float]]]:
+    """The pools of ``arch_pools``, every type checked."""
+    pools = arch_pools.get("pools") if isinstance(arch_pools, dict) else None
+    if not isinstance(pools, dict) or not pools:
+        raise CheckpointError("it has no pools: arch_pools['pools'] must be a table of metrics, targets and subnets")
+    checked: dict[str, dict[float, dict[str, float]]] = {}
+    for metric, targets in pools.items():
+        if not isinstance(metric, str) or not isinstance(targets, dict):
+            raise CheckpointError(f"the pools of {_short(metric)} are not a table of targets")
+        checked[metric] = {}
+        for target, pool in targets.items():
+            if not _is_number(target) or not isinstance(pool, dict):
+                raise CheckpointError(f"the pool {metric} = {_short(target)} is not a table of subnets")
+            for text, score in pool.items():
+                if not isinstance(text, str) or not _is_number(score):
+                    raise CheckpointError(
+                        f"the pool {metric} = {target} has an entry that is not a text and a finite score: "
+                        f"{_short(text)}: {_short(score)}"
+                    )
+            checked[metric][target] = {text: float(score) for text, score in pool.items()}
+    return checked
+
+
+def _read_subnet(text: str, space: SearchSpace) -> Subnet:
+    """The subnet of ``"{'model_name': 'mobilenet_v2', 'resolution': 128, 'stage_cout_mults': [0.75, …], …}"``.
+
+    Raises:
+        CheckpointError: It is something else.
+        ConfigError: It is outside the search space.
+    """
+    try:
+        # Within this length neither numbers nor nesting can become large.
+        record = ast.literal_eval(text) if len(text) <= _MAX_SUBNET_LENGTH else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise CheckpointError(f"an entry is not a table of plain values, refused: {_short(text)}")
+    model = record.get("model_name")
+    if model != "mobilenet_v2":
+        raise CheckpointError(
+            f"an entry is of the model {_short(model)}; only those of 'mobilenet_v2' can be imported: {_short(text)}"
+        )
+    multipliers, resolution = record.get("stage_cout_mults"), record.get("resolution")
+    if not isinstance(multipliers, list) or len(multipliers) != len(_WIDTHS) + 1 or type(resolution) is not int:
+        raise CheckpointError(
+            f"an entry needs {len(_WIDTHS) + 1} 'stage_cout_mults' and a whole-numbered 'resolution': {_short(text)}"
+        )
+    for multiplier in multipliers:
+        if not _is_number(multiplier) or not 0 < multiplier <= 1:
+            raise CheckpointError(f"the width multiplier {_short(multiplier)} is not in (0, 1]: {_short(text)}")
+    widths = zip(_WIDTHS.items(), multipliers[:-1], strict=True)
+    subnet = Subnet({name: make_divisible(base * m) for (name, base), m in widths} | {"resolution": resolution})
+    space.encode([subnet])
+    return subnet
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _short(value: Any) -> str:
+    """For an error of one line: the file may hold anything of any length."""
+    text = repr(value)
+    return text if len(text) <= 300 else f"{text[:300]}…"

@@ -1,0 +1,108 @@
+"""Latency tables of the PSS-Net authors' program."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pss_razor.core import ConfigError
+from pss_razor.estimators.latency_table import BlockGeometry
+
+_SCALARS = ("f2", "f4", "f8", "i4", "i8")
+
+
+def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
+    """Read a pickled table, ``BlockCfg(block_type, in_size, cin, cout, cmid, kernel_size, stride, padding)`` -> µs.
+
+    Pickles execute what they name. This reader knows three names, ``__main__.BlockCfg`` and the two that numpy's
+    scalars need, and serves stand-ins of its own for them; a file that names anything else is refused.
+
+    Returns:
+        Block -> microseconds an image.
+
+    Raises:
+        ConfigError: The file is missing, damaged, unsafe, or holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(f"latency table {path} does not exist")
+    try:
+        content = _Unpickler(path.read_bytes()).load()
+    except _UnsafeNameError as error:
+        raise ConfigError(
+            f"{path} holds more than a latency table, refused: it asks for {error}; only __main__.BlockCfg and numpy's "
+            "scalars are known"
+        ) from error
+    except Exception as error:  # whatever damaged bytes make of the unpickler; nothing of this project runs in there
+        reason = (str(error).splitlines() or [""])[0]
+        raise ConfigError(
+            f"{path} is not a pickled latency table, or damaged: {type(error).__name__}: {reason[:200]}"
+        ) from error
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{path} is not a latency table: it holds no blocks but a {type(content).__name__}")
+    return {_geometry(path, block): _latency_us(path, block, value) for block, value in content.items()}
+
+
+class _UnsafeNameError(Exception):
+    """A pickle names something that is not on the list."""
+
+
+class _Unpickler(pickle.Unpickler):
+    """Serves stand-ins, new ones for each file: a pickle can set attributes of the objects that it gets."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+
+        class BlockCfg:
+            def __new__(cls, *fields: Any) -> BlockGeometry:  # type: ignore[misc]
+                return BlockGeometry(*fields)
+
+        class Dtype:
+            def __init__(self, code: str, *flags: Any) -> None:
+                if code not in _SCALARS:
+                    raise ValueError(f"a number of numpy's type {code!r}")
+                self.code, self.order = code, "="
+
+            def __setstate__(self, state: tuple[Any, ...]) -> None:
+                self.order = "=" if state[1] not in ("<", ">") else state[1]
+
+        def scalar(dtype: Dtype, data: bytes) -> int | float:
+            (value,) = np.frombuffer(data, np.dtype(dtype.order + dtype.code)).tolist()
+            return value
+
+        self._known: dict[tuple[str, str], Any] = {
+            ("__main__", "BlockCfg"): BlockCfg,
+            ("numpy", "dtype"): Dtype,
+            ("numpy.core.multiarray", "scalar"): scalar,  # numpy 1
+            ("numpy._core.multiarray", "scalar"): scalar,  # numpy 2
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._known:
+            raise _UnsafeNameError(f"{module}.{name}")
+        return self._known[module, name]
+
+
+def _geometry(path: Path, block: Any) -> BlockGeometry:
+    """A block whose fields are checked; sizes that a kind of block lacks are None."""
+    if not isinstance(block, BlockGeometry):
+        raise ConfigError(f"{path} is not a latency table: {block!r:.200} is not a BlockCfg")
+    block_type, *sizes = block
+    always, optional = sizes[:3], sizes[3:]
+    if (
+        not isinstance(block_type, str)
+        or not all(type(size) is int for size in always)
+        or not all(size is None or type(size) is int for size in optional)
+    ):
+        raise ConfigError(f"latency table {path}: {tuple(block)!r:.200} is not a kind of block and its sizes")
+    return BlockGeometry(*block)
+
+
+def _latency_us(path: Path, block: Any, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"latency table {path}: {tuple(block)!r:.200} has {value!r:.200} instead of microseconds")
+    return float(value)
