@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import numbers
 import pickle
 import re
 import zipfile
@@ -120,7 +121,9 @@ class PSSNetCheckpoint:
                 f"{self.path} has pools for {sorted(self.pools)}, the config's constraints are on {metrics}; give a "
                 "config with constraints that the checkpoint has"
             )
-        notes = [f"{metric}: the config has no such constraint; left out" for metric in self.pools if metric not in metrics]
+        notes = [
+            f"{metric}: the config has no such constraint; left out" for metric in self.pools if metric not in metrics
+        ]
         # Room for everything: the hook that loads the pools knows how large they shall be.
         size = sum(len(pool) for pools in self.pools.values() for pool in pools.values())
         sampler = PrioritizedSubnetSampler(algorithm.costs, algorithm.constraints, pool_size=max(1, size))
@@ -222,7 +225,8 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) is truncated; copy it again")
     reconstruct = np.zeros(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    allowed = [np.ndarray, np.dtype, *(type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64"))]
+    allowed: list[Any] = [np.ndarray, np.dtype]
+    allowed += [type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64")]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1, numpy 2
         allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
     try:
@@ -299,7 +303,13 @@ def _read_subnet(text: str, space: SearchSpace) -> Subnet:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and bool(np.isfinite(value))
+    """Whether it is a finite number, numpy's scalars among them."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
 
 
 def _short(value: Any) -> str:

@@ -3,7 +3,7 @@
 from pss_razor.core.atomic_write import atomic_write
 from pss_razor.core.chain_sampler import ChainSampler
 from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
-from pss_razor.core.constraint import Constraint, check_constraints
+from pss_razor.core.constraint import Constraint, build_constraints, check_metrics
 from pss_razor.core.cost import AdditiveCost, CostTerm
 from pss_razor.core.errors import (
     CheckpointError,
@@ -45,7 +45,8 @@ __all__ = [
     "UnreachableTargetError",
     "atomic_write",
     "build_conditional_sampler",
-    "check_constraints",
+    "build_constraints",
+    "check_metrics",
     "exponential_decay",
     "make_divisible",
     "width_choices",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,21 +54,25 @@ class Constraint:
         Raises:
             ConfigError: A key is missing or unknown, or a value cannot work.
         """
-        names = [field.name for field in fields(cls)]
-        for key in config:
-            if key not in names:
-                guess = difflib.get_close_matches(key, names, 1)
-                hint = f"did you mean {guess[0]!r}?" if guess else f"its keys are {names}"
-                raise ConfigError(f"constraint {dict(config)}: unknown key {key!r}; {hint}")
-        missing = [name for name in names if name not in config]
-        if missing:
-            raise ConfigError(
-                f"constraint {dict(config)} misses {missing}; example: metric='flops', first=70, last=300, step=10"
-            )
-        for name in names[1:]:
-            if isinstance(config[name], bool) or not isinstance(config[name], (int, float)):
-                raise ConfigError(f"constraint on {config['metric']}: {name} = {config[name]!r} must be a number")
+        _check_keys(config)
         return cls(**config)
+
+    @classmethod
+    def spread(cls, metric: str, num_targets: int, low: float, high: float) -> Constraint:
+        """Evenly spaced targets from about ``low`` to about ``high``, at a distance of three significant digits.
+
+        Raises:
+            ConfigError: There is no room for so many.
+        """
+        if num_targets < 2 or not low < high:
+            raise ConfigError(
+                f"constraint on {metric}: num_targets = {num_targets} from {low:.6g} to {high:.6g}; at least 2 targets "
+                "between different resources are needed"
+            )
+        step = float(f"{(high - low) / (num_targets - 1):.3g}")
+        decimals = max(0, 2 - math.floor(math.log10(step)))
+        first = round(low, decimals)
+        return cls(metric, first, round(first + (num_targets - 1) * step, decimals), step)
 
     @property
     def targets(self) -> tuple[float, ...]:
@@ -93,19 +97,45 @@ class Constraint:
         return np.where((index >= 0) & (index < len(self.targets)), index, -1)
 
 
-def check_constraints(constraints: Sequence[Constraint], metrics: Collection[str]) -> None:
-    """Check that there are constraints, one for each metric, of metrics that are known.
+def build_constraints(
+    configs: Sequence[Mapping[str, Any]],
+    metrics: Collection[str],
+    resource_range: Callable[[str], tuple[float, float]],
+) -> tuple[Constraint, ...]:
+    """Build the constraints of a model.
 
     Args:
-        constraints: The constraints.
+        configs: Dicts with ``metric, first, last, step``, or with ``metric, num_targets`` for so many targets from the
+            smallest to the largest subnet.
+        metrics: The metrics that have an estimator.
+        resource_range: Metric -> resource of the smallest and of the largest subnet; asked for ``num_targets`` only.
+
+    Raises:
+        ConfigError: A key is missing or unknown, a value cannot work, or the metrics are not distinct and known.
+    """
+    for config in configs:
+        _check_keys(config)
+    check_metrics([config["metric"] for config in configs], metrics)
+    return tuple(
+        Constraint.spread(config["metric"], config["num_targets"], *resource_range(config["metric"]))
+        if "num_targets" in config
+        else Constraint.from_config(config)
+        for config in configs
+    )
+
+
+def check_metrics(constrained: Sequence[str], metrics: Collection[str]) -> None:
+    """Check that constraints are of distinct metrics that are known, and that there are any.
+
+    Args:
+        constrained: The metric of each constraint.
         metrics: The metrics that have an estimator.
 
     Raises:
-        ConfigError: Something is wrong with them.
+        ConfigError: They are not.
     """
-    if not constraints:
+    if not constrained:
         raise ConfigError("model.constraints is empty; give at least one: metric='flops', first=70, last=300, step=10")
-    constrained = [constraint.metric for constraint in constraints]
     for metric in constrained:
         if constrained.count(metric) > 1:
             raise ConfigError(f"model.constraints has {metric!r} twice; join them into one")
@@ -114,3 +144,23 @@ def check_constraints(constraints: Sequence[Constraint], metrics: Collection[str
                 f"a constraint asks for the metric {metric!r}, which has no estimator; model.estimators has "
                 f"{sorted(metrics)}"
             )
+
+
+def _check_keys(config: Mapping[str, Any]) -> None:
+    """Check the keys and types of a constraint's config."""
+    spread = "num_targets" in config
+    names = ["metric", "num_targets"] if spread else ["metric", "first", "last", "step"]
+    for key in config:
+        if key not in names:
+            guess = difflib.get_close_matches(key, [*names, "num_targets"], 1)
+            hint = f"did you mean {guess[0]!r}?" if guess else f"its keys are {names}"
+            raise ConfigError(f"constraint {dict(config)}: unknown key {key!r}; {hint}")
+    missing = [name for name in names if name not in config]
+    if missing:
+        raise ConfigError(
+            f"constraint {dict(config)} misses {missing}; example: metric='flops', first=70, last=300, step=10"
+        )
+    kind, what = (int, "a whole number") if spread else ((int, float), "a number")
+    for name in names[1:]:
+        if isinstance(config[name], bool) or not isinstance(config[name], kind):
+            raise ConfigError(f"constraint on {config['metric']}: {name} = {config[name]!r} must be {what}")

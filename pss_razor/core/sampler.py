@@ -10,7 +10,7 @@ import numpy as np
 
 from pss_razor.core.chain_sampler import ChainSampler
 from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
-from pss_razor.core.constraint import Constraint, check_constraints
+from pss_razor.core.constraint import Constraint, check_metrics
 from pss_razor.core.cost import AdditiveCost
 from pss_razor.core.errors import CheckpointError
 from pss_razor.core.pool import PrioritizedPools
@@ -67,7 +67,7 @@ class PrioritizedSubnetSampler:
         score_momentum: float = 0.9,
         seed: int = 0,
     ) -> None:
-        check_constraints(constraints, costs)
+        check_metrics([constraint.metric for constraint in constraints], costs)
         self.samplers = {c.metric: build_conditional_sampler(costs[c.metric], c) for c in constraints}
         self.costs = costs
         self.space = next(iter(self.samplers.values())).space

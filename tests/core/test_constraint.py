@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pss_razor.core import ConfigError, Constraint
+from pss_razor.core import ConfigError, Constraint, build_constraints
 
 CONSTRAINTS = [
     Constraint("flops", 70, 300, 10),
@@ -136,3 +136,43 @@ def test_wants_finite_numbers(key, value):
 def test_the_proposed_last_target_is_on_the_grid():
     with pytest.raises(ConfigError, match="try last = 3434567"):
         Constraint("params", 1_234_567, 3_456_789, 100_000)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count"), [(12351.2187, 27885.876, 17), (1.815, 6.126, 9), (0.0012, 0.0034, 5), (70, 300, 24)]
+)
+def test_spread_covers_the_range_with_as_many_targets(low, high, count):
+    constraint = Constraint.spread("latency", count, low, high)
+    targets = constraint.targets
+    assert len(targets) == count
+    # The ends of the range belong to the first and the last target.
+    assert constraint.nearest_target_index(np.array([low, high])).tolist() == [0, count - 1]
+    assert float(f"{constraint.step:.3g}") == constraint.step
+
+
+def test_num_targets_asks_for_the_range_of_its_metric_only():
+    asked = []
+
+    def resource_range(metric):
+        asked.append(metric)
+        return 10.0, 20.0
+
+    configs = [dict(metric="flops", first=1, last=3, step=1), dict(metric="latency", num_targets=6)]
+    constraints = build_constraints(configs, ["flops", "latency"], resource_range)
+    assert asked == ["latency"]
+    assert [c.targets for c in constraints] == [(1, 2, 3), (10, 12, 14, 16, 18, 20)]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dict(metric="flops", num_target=6), "unknown key 'num_target'; did you mean 'num_targets'"),
+        (dict(metric="flops", num_targets=6.5), "num_targets = 6.5 must be a whole number"),
+        (dict(metric="flops", num_targets=6, step=1), "unknown key 'step'"),
+        (dict(metric="flops", num_targets=1), "num_targets = 1 from 10 to 20; at least 2 targets"),
+        (dict(metric="other", num_targets=6), "the metric 'other', which has no estimator"),
+    ],
+)
+def test_num_targets_errors(config, message):
+    with pytest.raises(ConfigError, match=message):
+        build_constraints([config], ["flops"], lambda metric: (10.0, 20.0))

@@ -13,6 +13,9 @@ from mmcls.structures import ClsDataSample
 from mmengine.config import Config
 from mmengine.registry import MODEL_WRAPPERS
 
+# The fixture starts two processes, which takes about twenty seconds.
+needs_two_processes = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
@@ -36,6 +39,7 @@ def test_the_shipped_wrapper_is_found_by_mmengine():
     assert MODEL_WRAPPERS.get(config.model_wrapper_cfg.type).__name__ == "PSSDistributedDataParallel"
 
 
+@needs_two_processes
 def test_every_rank_has_the_same_subnet_and_its_own_images(ranks):
     first, second = (rank["iterations"] for rank in ranks)
     assert len(first) == len(second) == 12
@@ -45,15 +49,18 @@ def test_every_rank_has_the_same_subnet_and_its_own_images(ranks):
     assert len({tuple(iteration["subnet"].items()) for iteration in first}) > 3
 
 
+@needs_two_processes
 def test_pools_and_draws_end_identical(ranks, assert_same):
     assert_same(ranks[0]["sampler"], ranks[1]["sampler"])
     assert any(pool for pools in ranks[0]["sampler"]["pools"].values() for pool in pools.values())
 
 
+@needs_two_processes
 def test_weights_end_identical(ranks, assert_same):
     assert_same(ranks[0]["parameters"], ranks[1]["parameters"])
 
 
+@needs_two_processes
 def test_one_step_and_one_exchange_an_iteration(ranks):
     # Three backward passes, but every gradient element goes over the network once.
     elements = sum(p.numel() for p in ranks[0]["parameters"].values())
@@ -61,12 +68,14 @@ def test_one_step_and_one_exchange_an_iteration(ranks):
         assert {(i["steps"], i["exchanged"]) for i in rank["iterations"]} == {(1, elements)}
 
 
+@needs_two_processes
 def test_metrics_are_those_of_all_images_on_every_rank(ranks):
     assert ranks[0]["metrics"] == ranks[1]["metrics"]
     assert all((value * 48 / 100) == pytest.approx(round(value * 48 / 100), abs=1e-4)
                for name, value in ranks[0]["metrics"].items() if not name.startswith("pools_mean"))  # fmt: skip
 
 
+@needs_two_processes
 def test_equals_one_process_that_averages_the_halves(ranks, make_runner, get_sampler, tmp_path):
     runner = make_runner(tmp_path, {"train_cfg.max_epochs": 2})
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

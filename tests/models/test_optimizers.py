@@ -65,11 +65,16 @@ class TestMergedGroups:
         assert len(merged.optimizer.param_groups) == len(distinct)
 
     @pytest.mark.parametrize(
-        "optimizer", [dict(type="SGD", lr=0.1), dict(type="AdamW"), dict(type="SGD", lr=0.1, weight_decay=0.0)]
+        ("optimizer", "paramwise_cfg"),
+        [
+            (dict(type="SGD", lr=0.1), dict(custom_keys={"0.bias": dict(momentum=0.5)})),
+            (dict(type="SGD", lr=0.1, weight_decay=0.0), NO_DECAY),
+            (dict(type="AdamW"), dict(bypass_duplicate=True)),
+        ],
     )
-    def test_the_optimizers_own_defaults_stay(self, optimizer):
+    def test_the_optimizers_own_defaults_stay(self, optimizer, paramwise_cfg):
         model = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
-        config = dict(optimizer=optimizer, paramwise_cfg=dict(custom_keys={"0.bias": dict(eps=0.5)}))
+        config = dict(optimizer=optimizer, paramwise_cfg=paramwise_cfg)
         merged = build_optim_wrapper(model, {**config, "constructor": "MergedGroupsConstructor"})
         expected = options_by_name(model, build_optim_wrapper(model, config))
         assert options_by_name(model, merged) == expected

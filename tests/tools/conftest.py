@@ -102,9 +102,12 @@ def spawn(environment):
 
 
 @pytest.fixture(scope="session")
-def trained(spawn, tiny, tmp_path_factory) -> Path:
+def trained(tiny, tmp_path_factory) -> Path:
     """The checkpoint of a finished training."""
+    from pss_razor.engine.launch import build_runner, load_config
+
     work_dir = tmp_path_factory.mktemp("trained")
-    done = spawn("tools/train.py", tiny, "--work-dir", work_dir, "--no-validate")
-    assert done.returncode == 0, done.stderr
+    config = load_config(tiny, ["experiment_name=trained"], "none", str(work_dir))
+    config.val_cfg = config.val_dataloader = config.val_evaluator = None
+    build_runner(config).train()
     return work_dir / "epoch_3.pth"

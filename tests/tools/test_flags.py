@@ -81,6 +81,7 @@ def test_all_options_of_test_together(spawn, tiny, tmp_path, trained):
     assert not (tmp_path / "work" / "pool_results.json").exists()
 
 
+@pytest.mark.slow
 def test_export_after_test_and_by_itself_are_the_same(call, tiny, tmp_path, trained):
     assert call("test.py", tiny, trained, "--out", tmp_path / "r.json").code == 0
     done = call("export_subnets.py", tiny, trained, "--out-dir", tmp_path / "a", "--results", tmp_path / "r.json")

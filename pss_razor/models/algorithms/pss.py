@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pss_razor.core import AdditiveCost, ConfigError, Constraint, SearchSpace, Subnet, check_constraints
+from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, build_constraints
 from pss_razor.estimators import CostGraph, read_cost_graph
 from pss_razor.models.mutators import PSSMutator
 from pss_razor.registry import MODELS, TASK_UTILS
@@ -32,7 +32,8 @@ class PSS(BaseAlgorithm):
     Args:
         architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes).
         mutator: A :class:`PSSMutator` or its config.
-        constraints: The resource constraints, dicts with ``metric, first, last, step``, metrics distinct.
+        constraints: The resource constraints, metrics distinct: dicts with ``metric, first, last, step``, or with
+            ``metric, num_targets`` for so many targets from the smallest to the largest subnet.
         estimators: Metric -> estimator config. Those without a constraint are only reported.
         input_size: Side of the images in pixels, for a supernet without ``resolutions``; resources depend on it.
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
@@ -67,14 +68,18 @@ class PSS(BaseAlgorithm):
         if not isinstance(self.mutator, PSSMutator):
             raise ConfigError(f"model.mutator is a {type(self.mutator).__name__}; PSS needs a PSSMutator")
         self.mutator.prepare_from_supernet(self.architecture)
-        self.constraints = tuple(Constraint.from_config(constraint) for constraint in constraints)
         self.estimators = {metric: TASK_UTILS.build(config) for metric, config in estimators.items()}
-        check_constraints(self.constraints, self.estimators)
         self.input_size = input_size
+        self.constraints = build_constraints(constraints, self.estimators, self._resource_range)
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
         self.sampled_subnet: Subnet | None = None
+
+    def _resource_range(self, metric: str) -> tuple[float, float]:
+        """Resource of the smallest and of the largest subnet."""
+        low, high = self.costs[metric](self.space.encode([self.space.smallest, self.space.largest]))
+        return float(low), float(high)
 
     @property
     def space(self) -> SearchSpace:
