@@ -96,12 +96,11 @@ def test_reference_latencies(reference, imagenet_mbv2, write_pickle, convert, tm
     latency_us = {tuple(row[:-1]): row[-1] for row in rows}
     assert LatencyTable.load(out).latencies_us == latency_us
 
+    convs_us = {key[1:4]: value for key, value in latency_us.items() if key[0] == "Conv2d"}
+    linears_us = {key[2]: value for key, value in latency_us.items() if key[0] == "Linear"}
+
     def tail_us(resolution, cin, cout):
-        size = -(-resolution // 32)
-        convs = [key for key in latency_us if key[:4] == ("Conv2d", size, cin, cout)]
-        linears = [key for key in latency_us if key[:1] + key[2:4] == ("Linear", cout, 1000)]
-        (conv,), (linear,) = convs, linears
-        return latency_us[conv] + latency_us[linear]
+        return convs_us[-(-resolution // 32), cin, cout] + linears_us[cout]
 
     cost = LatencyEstimator(out, name).build_cost(imagenet_mbv2.cost_graph)
     subnets = json.loads((reference / "mbv2_subnet_costs.json").read_text())["subnets"]
