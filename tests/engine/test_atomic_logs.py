@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import pytest
@@ -24,5 +25,5 @@ def test_two_processes_write_the_same_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", other_process)
     dump({"rank": 0}, str(path))
-    assert path.read_text() == '{"rank":0}'
+    assert json.loads(path.read_text()) == {"rank": 0}
     assert [child.name for child in tmp_path.iterdir()] == ["metrics.json"]

@@ -9,6 +9,8 @@ import subprocess
 import pytest
 import torch
 
+from pss_razor.engine import read_checkpoint
+
 SCRIPTS = {
     "dist_train.sh": ["CONFIG", "N"],
     "dist_test.sh": ["CONFIG", "CHECKPOINT", "N"],
@@ -97,7 +99,7 @@ def test_train_then_test_on_two_processes(spawn, tiny, tmp_path):
     settings = ["train_cfg.max_epochs=2", "train_dataloader.batch_size=8"]
     done = spawn("tools/dist_train.sh", tiny, 2, "--work-dir", tmp_path, "--cfg-options", *settings, PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
-    state = torch.load(tmp_path / "epoch_2.pth", weights_only=True)
+    state = read_checkpoint(tmp_path / "epoch_2.pth", needs_pools=True)
     assert len(state["pss"]["processes"]) == 2  # the random states of both
     done = spawn("tools/dist_test.sh", tiny, tmp_path / "epoch_2.pth", 2, "--work-dir", tmp_path, PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
@@ -116,7 +118,7 @@ def test_resumed_on_two_processes_equals_never_stopped(spawn, tiny, tmp_path):
     for options in (["--work-dir", straight], ["--work-dir", resumed, "--resume", straight / "epoch_1.pth"]):
         done = spawn("tools/dist_train.sh", *args, *options, PORT=free_port())
         assert done.returncode == 0, done.stderr[-3000:]
-    a, b = (torch.load(folder / "epoch_2.pth", weights_only=True) for folder in (straight, resumed))
+    a, b = (read_checkpoint(folder / "epoch_2.pth", needs_pools=True) for folder in (straight, resumed))
     assert a["pss"]["pools"] == b["pss"]["pools"] and a["pss"]["generator"] == b["pss"]["generator"]
     for name, tensor in a["state_dict"].items():
         assert torch.equal(tensor, b["state_dict"][name]), name
@@ -141,5 +143,5 @@ def test_two_nodes(root, environment, tiny, tmp_path):
     for node in nodes:
         _, err = node.communicate(timeout=200)
         assert node.returncode == 0, err[-3000:]
-    state = torch.load(tmp_path / "epoch_1.pth", weights_only=True)
+    state = read_checkpoint(tmp_path / "epoch_1.pth", needs_pools=True)
     assert len(state["pss"]["processes"]) == 2 and state["meta"]["iter"] == 6
