@@ -346,7 +346,6 @@ class TestAtomicWrites:
             os.umask(before)
         assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
-    @pytest.mark.xfail(strict=True, reason="bug: a symbolic link is replaced instead of the file that it points to")
     def test_a_symbolic_link_stays(self, tmp_path):
         target, link = tmp_path / "target", tmp_path / "link"
         target.write_bytes(b"old")

@@ -34,6 +34,7 @@ def main() -> None:
 
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import find_latest_checkpoint, read_checkpoint
+    from pss_razor.engine.checks import check_dataloader, get_algorithm
     from pss_razor.engine.launch import build_runner, load_config, one_line_errors
 
     with one_line_errors():
@@ -55,7 +56,10 @@ def main() -> None:
             config.load_from = None if found is None else str(found)
         if config.get("load_from"):
             read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")))
-        build_runner(config).train()
+        runner = build_runner(config)
+        # Before mmengine builds its schedulers, which assert that an epoch has iterations.
+        check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
+        runner.train()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ env_cfg = dict(
     dist_cfg=dict(backend="nccl"),
 )
 # Gradients are exchanged once a step; a single process ignores this.
-model_wrapper_cfg = dict(type="PSSDistributedDataParallel")
+# With its scope: mmengine looks for wrappers in its own registry only.
+model_wrapper_cfg = dict(type="mmrazor.PSSDistributedDataParallel")
 
 vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
 visualizer = dict(type="mmcls.ClsVisualizer", vis_backends=vis_backends)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import math
 import numbers
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from pss_razor.converters.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.core import (
     CheckpointError,
     ConfigError,
@@ -72,7 +73,7 @@ class PSSNetCheckpoint:
         path = Path(path)
         content = _load(path)
         if not isinstance(content, dict) or not {"model", "arch_pools"} <= set(content):
-            found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
+            found = _short(sorted(map(str, content))) if isinstance(content, dict) else f"a {type(content).__name__}"
             raise CheckpointError(
                 f"{path} is not a checkpoint of the PSS-Net authors' program: it needs 'model' and 'arch_pools', and "
                 f"holds {found}"
@@ -216,21 +217,15 @@ def _rename(name: str) -> str:
 
 
 def _load(path: Path) -> Any:
-    """``torch.load`` that executes nothing; besides tensors, the numpy arrays of random states and scores."""
+    """``torch.load`` that executes nothing. Numpy's scalars become Python numbers, its arrays are left out."""
     if not path.is_file():
         raise CheckpointError(f"checkpoint {path} does not exist")
     with path.open("rb") as file:
         is_archive = file.read(2) == b"PK"
     if is_archive and not zipfile.is_zipfile(path):
         raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) is truncated; copy it again")
-    reconstruct = np.zeros(0).__reduce__()[0]
-    scalar = np.float64(0).__reduce__()[0]
-    allowed: list[Any] = [np.ndarray, np.dtype]
-    allowed += [type(np.dtype(name)) for name in ("uint32", "int64", "float32", "float64")]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):  # numpy 1, numpy 2
-        allowed += [(reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with _allowing_only(_array_stand_ins() | numpy_scalar_stand_ins()):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         unsafe = re.search(r"GLOBAL (\S+)", str(error))
@@ -246,6 +241,39 @@ def _load(path: Path) -> Any:
         ) from error
 
 
+@contextlib.contextmanager
+def _allowing_only(stand_ins: Mapping[str, Any]) -> Iterator[None]:
+    """``weights_only`` allows tensors and these names, not what the rest of the program has allowed for its own files.
+
+    Not ``torch.serialization.safe_globals``: a name that was allowed before keeps either meaning, at random.
+    """
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()])
+    try:
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def _array_stand_ins() -> dict[str, Any]:
+    """For the arrays of a checkpoint, numpy's random state, which nothing here needs."""
+
+    class Array:
+        def __setstate__(self, state: Any) -> None:
+            pass
+
+    def reconstruct(*arguments: Any) -> Array:
+        return Array()
+
+    return {
+        "numpy.ndarray": Array,
+        "numpy.core.multiarray._reconstruct": reconstruct,  # numpy 1
+        "numpy._core.multiarray._reconstruct": reconstruct,  # numpy 2
+    }
+
+
 def _check_pools(arch_pools: Any) -> dict[str, dict[float, dict[str, float]]]:
     """The pools of ``arch_pools``, every type checked."""
     pools = arch_pools.get("pools") if isinstance(arch_pools, dict) else None
@@ -253,7 +281,7 @@ def _check_pools(arch_pools: Any) -> dict[str, dict[float, dict[str, float]]]:
         raise CheckpointError("it has no pools: arch_pools['pools'] must be a table of metrics, targets and subnets")
     checked: dict[str, dict[float, dict[str, float]]] = {}
     for metric, targets in pools.items():
-        if not isinstance(metric, str) or not isinstance(targets, dict):
+        if not isinstance(metric, str) or not metric.isidentifier() or not isinstance(targets, dict):
             raise CheckpointError(f"the pools of {_short(metric)} are not a table of targets")
         checked[metric] = {}
         for target, pool in targets.items():

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from pss_razor.converters.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.core import ConfigError
 from pss_razor.estimators.latency_table import BlockGeometry
-
-_SCALARS = ("f2", "f4", "f8", "i4", "i8")
 
 
 def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
@@ -31,7 +29,9 @@ def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
     if not path.is_file():
         raise ConfigError(f"latency table {path} does not exist")
     try:
-        content = _Unpickler(path.read_bytes()).load()
+        data = path.read_bytes()
+        _check_sizes(data)
+        content = _Unpickler(data).load()
     except _UnsafeNameError as error:
         raise ConfigError(
             f"{path} holds more than a latency table, refused: it asks for {error}; only __main__.BlockCfg and numpy's "
@@ -45,6 +45,13 @@ def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{path} is not a latency table: it holds no blocks but a {type(content).__name__}")
     return {_geometry(path, block): _latency_us(path, block, value) for block, value in content.items()}
+
+
+def _check_sizes(data: bytes) -> None:
+    """Keep Python's unpickler from reserving memory for more than the file holds: a few bytes can ask for gigabytes."""
+    for opcode, argument, _ in pickletools.genops(data):  # raises ValueError if a text or bytes end after the file
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+            raise ValueError(f"object number {argument} in {len(data)} bytes")
 
 
 class _UnsafeNameError(Exception):
@@ -61,30 +68,13 @@ class _Unpickler(pickle.Unpickler):
             def __new__(cls, *fields: Any) -> BlockGeometry:  # type: ignore[misc]
                 return BlockGeometry(*fields)
 
-        class Dtype:
-            def __init__(self, code: str, *flags: Any) -> None:
-                if code not in _SCALARS:
-                    raise ValueError(f"a number of numpy's type {code!r}")
-                self.code, self.order = code, "="
-
-            def __setstate__(self, state: tuple[Any, ...]) -> None:
-                self.order = "=" if state[1] not in ("<", ">") else state[1]
-
-        def scalar(dtype: Dtype, data: bytes) -> int | float:
-            (value,) = np.frombuffer(data, np.dtype(dtype.order + dtype.code)).tolist()
-            return value
-
-        self._known: dict[tuple[str, str], Any] = {
-            ("__main__", "BlockCfg"): BlockCfg,
-            ("numpy", "dtype"): Dtype,
-            ("numpy.core.multiarray", "scalar"): scalar,  # numpy 1
-            ("numpy._core.multiarray", "scalar"): scalar,  # numpy 2
-        }
+        self._known = {"__main__.BlockCfg": BlockCfg, **numpy_scalar_stand_ins()}
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self._known:
-            raise _UnsafeNameError(f"{module}.{name}")
-        return self._known[module, name]
+        path = f"{module}.{name}"
+        if path not in self._known:
+            raise _UnsafeNameError(path)
+        return self._known[path]
 
 
 def _geometry(path: Path, block: Any) -> BlockGeometry:

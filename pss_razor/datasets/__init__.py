@@ -1,7 +1,8 @@
 """Datasets."""
 
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
+from pss_razor.datasets.clipped_lighting import ClippedLighting
 from pss_razor.datasets.digits import Digits
 from pss_razor.datasets.image_folder import ImageFolder
 
-__all__ = ["Digits", "ImageFolder"]
+__all__ = ["ClippedLighting", "Digits", "ImageFolder"]

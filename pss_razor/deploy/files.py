@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
 from pss_razor.core import ExportError, atomic_write
-from pss_razor.deploy.static_net import MAX_RESOLUTION, StaticNet, check_tensors, show
+from pss_razor.deploy.static_net import MAX_NESTING, MAX_RESOLUTION, StaticNet, check_nesting, check_tensors, show
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -93,8 +95,9 @@ def write_manifest(directory: str | os.PathLike[str], manifest: Mapping[str, Any
     path = folder / MANIFEST_FILE
     _check_manifest(manifest, path)
     try:
+        check_nesting(manifest)
         data = json.dumps(manifest, indent=2, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise ExportError(f"the manifest for {path} is not JSON: {error}; use plain Python values") from error
     atomic_write(path, f"{data}\n".encode())
 
@@ -144,10 +147,16 @@ def _read(path: Path, limit: int | None = None) -> bytes:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(_read(path, _MAX_JSON_BYTES))
+        data = _read(path, _MAX_JSON_BYTES)
+        # json recurses. Python's own limit guards the stack, but libraries raise it (mmrazor does) until it does not.
+        brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data), dtype=np.uint8)
+        opening, closing = np.isin(brackets, list(b"[{")), np.isin(brackets, list(b"]}"))
+        if np.max(np.cumsum(opening.astype(int) - closing), initial=0) > MAX_NESTING:
+            raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
+        return json.loads(data)
     except ExportError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ExportError(f"{path} is damaged or not JSON ({show(str(error))}); copy it again") from error
 
 

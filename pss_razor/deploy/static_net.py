@@ -18,6 +18,7 @@ FORMAT = 1
 IMAGE_CHANNELS = 3
 
 # Far above any real network. They keep a hostile description from filling the memory.
+MAX_NESTING = 32
 MAX_RESOLUTION = 2048
 _MAX_CONFIG_INT = 2**24
 _MAX_NUMBER = 2**62
@@ -362,11 +363,31 @@ class _Compiler:
         return steps[::-1]
 
 
+def check_nesting(value: object) -> None:
+    """Check that a value is not nested so deeply that JSON's recursion would exhaust the stack.
+
+    Raises:
+        ValueError: It is.
+    """
+    level = [value]
+    for _ in range(MAX_NESTING):
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, (dict, list, tuple))
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
+
+
 def _checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
     """A copy of a description that is surely JSON, with its outermost level checked."""
     try:
+        check_nesting(spec)
         copy = json.loads(json.dumps(spec, allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise ExportError(f"the description of the network is not JSON: {show(str(error))}") from error
     if not isinstance(copy, dict) or copy.keys() != {"format", "resolution", "nodes"}:
         keys = sorted(copy) if isinstance(copy, dict) else copy

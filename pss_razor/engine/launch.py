@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -48,7 +50,8 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
         config.merge_from_dict(_parse_options(options))
     for key in _REQUIRED:
         if config.get(key) is None:
-            guess = difflib.get_close_matches(key, [k for k in config if k not in _REQUIRED], 1)
+            known = inspect.signature(Runner.__init__).parameters
+            guess = difflib.get_close_matches(key, [k for k in config if k not in known], 1)
             hint = f"; did you mean it by {guess[0]!r}?" if guess else "; see configs/_base_/ for an example"
             raise ConfigError(f"config {path} has no {key!r}{hint}")
     config.launcher = launcher
@@ -79,15 +82,17 @@ def one_line_errors() -> Iterator[None]:
     """End the program with one line for an error that a user can act on; others keep their traceback.
 
     A mistake in a config that only shows when mmengine builds an object (an unknown type, an argument too many) is
-    raised by its registry itself, and is one of them.
+    raised by its registry itself, or by a constructor that passes arguments on, and is one of them.
     """
     try:
         yield
     except PSSError as error:
         sys.exit(f"error: {error}")
     except (KeyError, TypeError) as error:
-        innermost = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
-        if "mmengine/registry/" not in innermost:
+        files = [frame.filename.replace("\\", "/") for frame in traceback.extract_tb(error.__traceback__)]
+        building = any("mmengine/registry/" in file for file in files)
+        wrong_argument = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(error))
+        if "mmengine/registry/" not in files[-1] and not (building and wrong_argument):
             raise
         sys.exit(f"error: the config asks for something that cannot be built: {error.args[0]}")
 

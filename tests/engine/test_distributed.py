@@ -29,10 +29,6 @@ def ranks(tmp_path_factory):
     return [torch.load(work_dir / f"rank_{rank}.pt", weights_only=False) for rank in range(2)]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="bug: mmengine looks model wrappers up in its own registry; the type needs its scope, 'mmrazor.PSS…'",
-)
 def test_the_shipped_wrapper_is_found_by_mmengine():
     config = Config.fromfile(Path(__file__).parents[2] / "configs" / "_base_" / "default_runtime.py")
     # What Runner.wrap_model does; without a class, every distributed training ends here.

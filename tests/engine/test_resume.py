@@ -155,7 +155,7 @@ def test_workers_resume_exactly_with_epoch_worker_seed(make_runner, tmp_path, as
 
 @pytest.mark.xfail(
     strict=True,
-    reason="bug: after a resume, IterBasedTrainLoop reads the past batches again, with the restored random states",
+    reason="mmengine's IterBasedTrainLoop reads the past batches again, with the restored random states",
 )
 def test_resumed_by_iteration_equals_never_stopped(make_runner, tmp_path, assert_same_training):
     options = {

@@ -91,10 +91,6 @@ def free_port() -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=False,  # a race
-    reason="bug: all ranks write the log file of an evaluation through one temporary name, see test_atomic_logs.py",
-)
 def test_train_then_test_on_two_processes(spawn, tiny, tmp_path):
     settings = ["train_cfg.max_epochs=2", "train_dataloader.batch_size=8"]
     done = spawn("tools/dist_train.sh", tiny, 2, "--work-dir", tmp_path, "--cfg-options", *settings, PORT=free_port())

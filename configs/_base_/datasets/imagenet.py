@@ -1,12 +1,13 @@
 # ImageNet-1k as folders: data/imagenet/{train,val}/<class>/<image>.JPEG. Batch 128 for each of 8 GPUs.
 
-eigenvectors = [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+# Rows are B, G, R: images are in that order until the data preprocessor.
+eigenvectors = [[-0.5836, -0.6948, 0.4203], [-0.5808, -0.0045, -0.8140], [-0.5675, 0.7192, 0.4009]]
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.RandomResizedCrop", scale=224, crop_ratio_range=(0.25, 1.0)),
     dict(type="mmcls.ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
-    dict(type="mmcls.Lighting", eigval=[55.4625, 4.7940, 1.1475], eigvec=eigenvectors, alphastd=0.1),
+    dict(type="ClippedLighting", eigval=[55.4625, 4.7940, 1.1475], eigvec=eigenvectors, alphastd=0.1),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="mmcls.PackClsInputs"),
 ]

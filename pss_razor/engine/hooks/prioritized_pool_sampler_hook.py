@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pss_razor.core import ConfigError, Draw, PrioritizedSubnetSampler, exponential_decay
+from pss_razor.core import CheckpointError, ConfigError, Draw, PrioritizedSubnetSampler, exponential_decay
 from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_pool_state
 from pss_razor.engine.checks import check_dataloader, get_algorithm
 from pss_razor.engine.random_state import get_random_state, set_random_state
@@ -23,7 +23,8 @@ class PrioritizedPoolSamplerHook(Hook):
     """Draw a subnet before every training iteration and tell its pool the score after it (PSS-Net, section 3).
 
     Owns the sampler with its pools and random generator, and saves them, with the random states of all processes,
-    under one key of the checkpoint, so that a resumed run equals one that never stopped.
+    under one key of the checkpoint, so that a resumed run equals one that never stopped. (Not for iteration-based
+    training, where mmengine reads the past batches again.)
 
     Args:
         pool_size: Most entries of a pool.
@@ -96,6 +97,10 @@ class PrioritizedPoolSamplerHook(Hook):
                     f"the checkpoint is of {len(processes)} processes, this run has {get_world_size()}: pools "
                     "continue, but the order of images does not"
                 )
+            if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+                runner.logger.warning(
+                    "by_epoch=False: pools continue, but random states and the order of images do not"
+                )
             set_random_state(processes[get_rank() % len(processes)])
             data_sampler = runner.train_dataloader.sampler
             if hasattr(data_sampler, "seed"):
@@ -153,6 +158,8 @@ class PrioritizedPoolSamplerHook(Hook):
             return
         check_state_dict(get_algorithm(runner), checkpoint["state_dict"])
         state = get_pool_state(checkpoint)
+        if training and not state["processes"]:
+            raise CheckpointError("the checkpoint was imported and cannot be resumed; start from it with load_from")
         self.sampler.load_state_dict(state)
         self._resumed = state if training else None
 

@@ -26,7 +26,7 @@ class PSSDistributedDataParallel(MMDistributedDataParallel):
         **kwargs: Of ``DistributedDataParallel``.
 
     Example:
-        ``model_wrapper_cfg=dict(type='PSSDistributedDataParallel')``
+        ``model_wrapper_cfg=dict(type='mmrazor.PSSDistributedDataParallel')``
     """
 
     def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
