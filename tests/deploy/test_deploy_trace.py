@@ -46,9 +46,14 @@ def test_mmcls_classifier():
 
     torch.manual_seed(0)
     model = ImageClassifier(
-        backbone={"type": "MobileNetV2", "widen_factor": 0.5},
-        neck={"type": "GlobalAveragePooling"},
-        head={"type": "LinearClsHead", "num_classes": 7, "in_channels": 1280},
+        backbone={"type": "mmcls.MobileNetV2", "widen_factor": 0.5},
+        neck={"type": "mmcls.GlobalAveragePooling"},
+        head={
+            "type": "mmcls.LinearClsHead",
+            "num_classes": 7,
+            "in_channels": 1280,
+            "loss": {"type": "mmcls.CrossEntropyLoss"},
+        },
     )
     net = trace_static(_randomize_statistics(model), 32)
     _assert_exact(model, net, 32)
