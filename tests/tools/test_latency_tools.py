@@ -1,0 +1,57 @@
+"""Building a latency table, interrupting it, checking it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pss_razor.estimators import LatencyTable
+
+ROOT = Path(__file__).parents[2]
+CONFIG = ROOT / "configs" / "pss" / "pss_mbv2_flops_digits.py"
+
+
+def run(call, tool, *arguments):
+    return call(f"latency/{tool}", *arguments)
+
+
+def test_build_continue_verify(call, tmp_path):
+    path = tmp_path / "table.json"
+    arguments = (CONFIG, "--device", "cpu", "--out", path, "--rounds", 2)
+    done = run(call, "build_table.py", *arguments)
+    assert done.code == 0, done.err
+    table = LatencyTable.load(path)
+    assert len(table.latencies_us) == 233
+    assert {"device_name", "threads", "torch", "date", "backend", "batch", "dtype"} <= table.provenance.keys()
+
+    # Interrupted after 200 blocks: those are kept, the others measured.
+    kept = dict(list(table.latencies_us.items())[:200])
+    LatencyTable(kept, "cpu", table.provenance).save(path)
+    assert run(call, "build_table.py", *arguments).code == 0
+    again = LatencyTable.load(path)
+    assert again.latencies_us.keys() == table.latencies_us.keys()
+    assert kept.items() <= again.latencies_us.items()
+
+    done = run(call, "verify_table.py", CONFIG, path, "--subnets", 6, "--rounds", 2, "--store-correction")
+    assert done.code == 0, done.err
+    for words in ("error as measured: median", "worst", "rank correlation", "on the other half"):
+        assert words in done.out
+    assert LatencyTable.load(path).correction != (1.0, 0.0)
+
+
+def test_does_not_mix_measurements(call, tmp_path):
+    path = tmp_path / "table.json"
+    LatencyTable({}, "cpu", {"threads": 7}).save(path)
+    before = path.read_bytes()
+    done = run(call, "build_table.py", CONFIG, "--device", "cpu", "--out", path)
+    assert done.code != 0 and "was measured with another" in done.err and "choose another --out" in done.err
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("broken", ["missing", "not a table"])
+def test_verify_without_a_table(call, tmp_path, broken):
+    path = tmp_path / "table.json"
+    if broken != "missing":
+        path.write_text(json.dumps({"format": 7}))
+    done = run(call, "verify_table.py", CONFIG, path)
+    assert done.code != 0 and str(path) in done.err and "Traceback" not in done.err
