@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import datetime
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -102,6 +103,8 @@ def measure_blocks(
         The timings of a chunk.
     """
     geometries = list(blocks)
+    # In any order but that of the space: a slow minute shall not fall on all blocks of one resolution.
+    random.Random(0).shuffle(geometries)
     for start in range(0, len(geometries), _CHUNK):
         chunk = geometries[start : start + _CHUNK]
         with torch.inference_mode():
