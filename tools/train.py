@@ -53,7 +53,8 @@ def main() -> None:
         if args.resume is not None:
             found = find_latest_checkpoint(config.work_dir) if args.resume == "auto" else Path(args.resume)
             config.resume = found is not None
-            config.load_from = None if found is None else str(found)
+            if found is not None:  # else a load_from of the config stays
+                config.load_from = str(found)
         if config.get("load_from"):
             read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")))
         runner = build_runner(config)

@@ -117,6 +117,11 @@ def test_resume_auto(build, tiny, tmp_path, trained, option):
     assert runner._resume is True and runner._load_from == str(trained)
 
 
+def test_nothing_to_resume_keeps_the_configs_load_from(build, write_config, trained):
+    runner = build("train.py", write_config(f'load_from = "{trained}"'), "--resume")
+    assert runner._resume is False and runner._load_from == str(trained)
+
+
 def test_resume_path(build, tiny, trained):
     runner = build("train.py", tiny, "--resume", trained.with_name("epoch_1.pth"))
     assert runner._resume is True and runner._load_from == str(trained.with_name("epoch_1.pth"))
