@@ -46,7 +46,7 @@ class AdditiveCost:
             key = tuple(sorted(set(columns)))
             # sorts the axes, and takes the diagonal where a dimension is named twice
             axes = [key.index(column) for column in columns]
-            table = np.einsum(np.array(term.table, dtype=np.float64), axes, range(len(key)))
+            table = np.einsum(np.array(term.table, dtype=np.float64), axes, list(range(len(key))))
             merged[key] = merged[key] + table if key in merged else table
         for key in sorted(merged, key=len):
             hosts = [other for other in merged if len(other) > len(key) and set(key) <= set(other)]
