@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_letters
 
 import numpy as np
 
@@ -44,9 +45,9 @@ class AdditiveCost:
             if term.table.shape != expected:
                 raise ValueError(f"a table over {term.dimensions} has shape {term.table.shape}, not {expected}")
             key = tuple(sorted(set(columns)))
-            # sorts the axes, and takes the diagonal where a dimension is named twice
-            axes = [key.index(column) for column in columns]
-            table = np.einsum(np.array(term.table, dtype=np.float64), axes, list(range(len(key))))
+            # Sorts the axes, and takes the diagonal where a dimension is named twice.
+            axes = "".join(ascii_letters[key.index(column)] for column in columns)
+            table = np.einsum(f"{axes}->{ascii_letters[: len(key)]}", np.array(term.table, dtype=np.float64))
             merged[key] = merged[key] + table if key in merged else table
         for key in sorted(merged, key=len):
             hosts = [other for other in merged if len(other) > len(key) and set(key) <= set(other)]
