@@ -20,7 +20,7 @@ def main() -> None:
     # Imported late: --help answers at once.
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import read_checkpoint
-    from pss_razor.engine.launch import build_runner, load_config, one_line_errors
+    from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
 
     with one_line_errors():
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
@@ -34,6 +34,7 @@ def main() -> None:
                 raise ConfigError(f"--out {args.out}: results are JSON; end the name with .json")
             config.test_cfg.out_file = args.out
         build_runner(config).test()
+        close_process_group()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def main() -> None:
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import find_latest_checkpoint, read_checkpoint
     from pss_razor.engine.checks import check_dataloader, get_algorithm
-    from pss_razor.engine.launch import build_runner, load_config, one_line_errors
+    from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
 
     with one_line_errors():
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
@@ -61,6 +61,7 @@ def main() -> None:
         # Before mmengine builds its schedulers, which assert that an epoch has iterations.
         check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
         runner.train()
+        close_process_group()
 
 
 if __name__ == "__main__":

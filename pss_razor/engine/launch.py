@@ -77,6 +77,15 @@ def build_supernet(config: Config) -> tuple[nn.Module, PSSMutator, CostGraph]:
     return architecture, mutator, read_cost_graph(architecture, mutator.space, mutator.active, input_size=input_size)
 
 
+def close_process_group() -> None:
+    """Leave the process group, where there is one, as the last thing of a program.
+
+    mmengine never does, and a process that ends with gloo's threads running can abort after all its work is done.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 @contextlib.contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the program with one line for an error that a user can act on; others keep their traceback.
