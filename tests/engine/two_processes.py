@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from pss_razor.engine.launch import build_runner, load_config
+from pss_razor.engine.launch import build_runner, close_process_group, load_config
 
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
@@ -66,6 +66,7 @@ def main() -> None:
         "dtype": runner.model.module.data_preprocessor.mean.dtype,
     }
     torch.save(record, Path(work_dir) / f"rank_{get_rank()}.pt")
+    close_process_group()
 
 
 if __name__ == "__main__":
