@@ -1,12 +1,24 @@
-"""Connecting layers with the mutables of their widths."""
+"""The mutables of a backbone's widths, and connecting layers with them."""
 
 from __future__ import annotations
 
 from torch import nn
 
+from pss_razor.core import width_choices
 from pss_razor.models.mutables import PrefixMutableChannel, ScaledChannel
 
 from mmrazor.models.mutables import MutableChannelContainer
+
+
+def searched_width(name: str, base_width: int, width_range: tuple[float, float]) -> PrefixMutableChannel:
+    """A width that is searched.
+
+    Args:
+        name: Of the search group.
+        base_width: Channels of the full network.
+        width_range: Smallest and largest width multiplier; multipliers are uniform in between.
+    """
+    return PrefixMutableChannel(base_width, width_choices(base_width, *width_range), alias=name)
 
 
 def connect(

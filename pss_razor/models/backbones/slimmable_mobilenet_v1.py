@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pss_razor.core import ConfigError, width_choices
-from pss_razor.models.backbones.connect import connect
+from pss_razor.core import ConfigError
+from pss_razor.models.backbones.connect import connect, searched_width
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
 from pss_razor.registry import MODELS
 
@@ -73,13 +73,10 @@ class SlimmableMobileNetV1(BaseBackbone):
         self._connect(width_range)
 
     def _connect(self, width_range: tuple[float, float]) -> None:
-        def search(name: str, base_width: int) -> PrefixMutableChannel:
-            return PrefixMutableChannel(base_width, width_choices(base_width, *width_range), alias=name)
-
-        width = search("stem", self.stem_width)
+        width = searched_width("stem", self.stem_width, width_range)
         connect(self.stem.conv, self.stem.bn, None, width)
         for number, (depthwise, pointwise) in enumerate(self.blocks, start=1):
-            block_width = search(f"block{number}", pointwise.conv.out_channels)
+            block_width = searched_width(f"block{number}", pointwise.conv.out_channels, width_range)
             self.blocks[number - 1].latency_block = "MBV1Block"
             connect(depthwise.conv, depthwise.bn, width, width)
             connect(pointwise.conv, pointwise.bn, width, block_width)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pss_razor.core import width_choices
-from pss_razor.models.backbones.connect import connect
+from pss_razor.models.backbones.connect import connect, searched_width
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
 from pss_razor.registry import MODELS
 
@@ -55,15 +54,11 @@ class SlimmableMobileNetV2(MobileNetV2):
             **kwargs,
         )
         OneShotMutableChannelUnit._register_channel_container(self, PrefixChannelContainer)
-
-        def search(name: str, base_width: int) -> PrefixMutableChannel:
-            return PrefixMutableChannel(base_width, width_choices(base_width, *width_range), alias=name)
-
-        width = search("stem", self.conv1.conv.out_channels)
+        width = searched_width("stem", self.conv1.conv.out_channels, width_range)
         connect(self.conv1.conv, self.conv1.bn, None, width)
         for stage, layer_name in enumerate(self.layers[:-1], start=1):
             blocks = getattr(self, layer_name)
-            stage_width = search(f"stage{stage}", blocks[0].conv[-1].conv.out_channels)
+            stage_width = searched_width(f"stage{stage}", blocks[0].conv[-1].conv.out_channels, width_range)
             for block in blocks:
                 self._register_block(block.conv, width, stage_width)
                 block.latency_block = "MBV2Block"

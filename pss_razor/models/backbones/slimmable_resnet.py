@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pss_razor.core import ConfigError, width_choices
-from pss_razor.models.backbones.connect import connect
+from pss_razor.core import ConfigError
+from pss_razor.models.backbones.connect import connect, searched_width
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
 from pss_razor.registry import MODELS
 
@@ -58,15 +58,11 @@ class SlimmableResNet(ResNet):
         if self.deep_stem or self.avg_down:
             raise ConfigError("SlimmableResNet has the plain stem and shortcuts; remove deep_stem and avg_down")
         OneShotMutableChannelUnit._register_channel_container(self, PrefixChannelContainer)
-
-        def search(name: str, base_width: int) -> PrefixMutableChannel:
-            return PrefixMutableChannel(base_width, width_choices(base_width, *width_range), alias=name)
-
-        width = search("stem", self.conv1.out_channels)
+        width = searched_width("stem", self.conv1.out_channels, width_range)
         connect(self.conv1, self.norm1, None, width)
         for stage, layer_name in enumerate(self.res_layers, start=1):
             blocks = getattr(self, layer_name)
-            stage_width = search(f"stage{stage}", blocks[0].conv3.out_channels)
+            stage_width = searched_width(f"stage{stage}", blocks[0].conv3.out_channels, width_range)
             bottleneck = stage_width // (stage_width.num_channels // blocks[0].conv1.out_channels)
             for block in blocks:
                 block.latency_block = "Bottleneck"
