@@ -9,7 +9,7 @@ from pss_razor.core.errors import ConfigError, UnreachableTargetError
 
 # Bins that the distance between two targets is divided into; more bins reject fewer draws and take longer to set up.
 _BINS_A_STEP = 64
-# At the rarest target of MobileNetV1 about one draw in three is accepted; this many rounds leave no reasonable doubt.
+# At the rarest target of MobileNetV1 about one draw in six is accepted; this many rounds leave no reasonable doubt.
 _MAX_ROUNDS = 200
 
 
@@ -23,7 +23,6 @@ class _Chain:
     def __init__(self, steps: list[np.ndarray], probabilities: list[np.ndarray]) -> None:
         self.steps = steps
         self.probabilities = probabilities
-        self.mass = np.zeros(0)
         tails = [np.ones((len(probabilities[-1]), 1))]
         for step, probability in zip(steps[:0:-1], probabilities[:0:-1], strict=True):
             after = tails[-1]

@@ -54,7 +54,7 @@ class ConditionalSampler(ABC):
         return tuple(t for t, count in zip(self.constraint.targets, self._counts, strict=True) if not count)
 
     def count(self, target: float) -> int:
-        """Number of distinct subnets that belong to ``target``; of very many, a lower bound."""
+        """Number of distinct subnets that belong to ``target``; a lower bound where the space is not enumerated."""
         return self._counts[self._index(target)]
 
     def draw_many(self, target: float, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
