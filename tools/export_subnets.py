@@ -20,6 +20,7 @@ def main() -> None:
     """Evaluate where needed, choose, export."""
     args = parse_args()
     # Imported late: --help answers at once.
+    from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import read_checkpoint
     from pss_razor.engine.export import export_subnets
     from pss_razor.engine.launch import build_runner, load_config, one_line_errors
@@ -28,6 +29,8 @@ def main() -> None:
     with one_line_errors():
         config = load_config(args.config, args.cfg_options, "none", args.work_dir)
         read_checkpoint(args.checkpoint, needs_pools=True)
+        if Path(args.out_dir).exists() and not Path(args.out_dir).is_dir():
+            raise ConfigError(f"--out-dir {args.out_dir} is a file; choose another path")
         config.load_from = args.checkpoint
         config.resume = False
         runner = build_runner(config)

@@ -91,12 +91,15 @@ def one_line_errors() -> Iterator[None]:
     """End the program with one line for an error that a user can act on; others keep their traceback.
 
     A mistake in a config that only shows when mmengine builds an object (an unknown type, an argument too many) is
-    raised by its registry itself, or by a constructor that passes arguments on, and is one of them.
+    raised by its registry itself, or by a constructor that passes arguments on, and is one of them; so is a path of
+    the command line that cannot be written.
     """
     try:
         yield
     except PSSError as error:
         sys.exit(f"error: {error}")
+    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        sys.exit(f"error: {error.filename}: {error.strerror}; choose another path")
     except (KeyError, TypeError) as error:
         files = [frame.filename.replace("\\", "/") for frame in traceback.extract_tb(error.__traceback__)]
         building = any("mmengine/registry/" in file for file in files)

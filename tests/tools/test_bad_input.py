@@ -103,6 +103,15 @@ def test_bad_config(call, write_config, case):
     fails(call("train.py", write_config(body)), *words)
 
 
+@pytest.mark.parametrize("tool", ["train.py", "export_subnets.py"])
+def test_a_file_where_a_folder_is_wanted(call, tiny, tmp_path, trained, tool):
+    path = tmp_path / "file"
+    path.write_text("kept")
+    arguments = ["--work-dir", path] if tool == "train.py" else [trained, "--out-dir", path]
+    fails(call(tool, tiny, *arguments), str(path), "choose another path")
+    assert path.read_text() == "kept"
+
+
 def test_missing_base_config(call, tmp_path):
     path = tmp_path / "config.py"
     path.write_text('_base_ = "no/such/base.py"\n')
