@@ -253,3 +253,14 @@ class TestPrefixMutableChannel:
     def test_choices_in_any_order(self):
         mutable = PrefixMutableChannel(24, {24: 0.75, 16: 0.25}, alias="stage")
         assert dict(zip(mutable.candidate_choices, mutable.probabilities, strict=True)) == {16: 0.25, 24: 0.75}
+
+
+def test_depthwise_keeps_float32_under_cpu_autocast():
+    """torch's bfloat16 gradient of a depthwise weight is not even the same twice on a CPU, and sometimes NaN."""
+    torch.manual_seed(0)
+    conv = SlicedConv2d(16, 16, 3, stride=2, padding=1, groups=16)
+    images = torch.randn(2, 16, 4, 4)
+    expected = conv(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = conv(images)
+    assert output.dtype is torch.float32 and torch.equal(output, expected)

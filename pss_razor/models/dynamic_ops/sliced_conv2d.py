@@ -36,6 +36,14 @@ class SlicedConv2d(DynamicConv2d):
             weight = weight[:, : active_width(self, "in_channels", self.in_channels)]
         return weight, bias if bias is None else bias[:out_channels], self.padding
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (N, C, H, W), C the active channels."""
+        if self.is_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # torch 2.11's bfloat16 gradient of a depthwise weight differs from run to run on a CPU, up to NaN.
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
     def to_static_op(self) -> nn.Conv2d:
         """An ``nn.Conv2d`` of the active channels with weights of its own."""
         weight, bias, padding = self.get_dynamic_params()
