@@ -2,6 +2,7 @@
 # make test         the test suite
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-all     make check, and the slow tests too
+# make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
 # The newest torch instead of the pinned one: make test VENV=.venv-newest TORCH="torch torchvision"
@@ -11,7 +12,7 @@ CONFIG := configs/pss/pss_mbv2_flops_digits.py
 WORK_DIR := work_dirs/quickstart
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-all check venv clean
+.PHONY: quickstart test test-all check bench venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -22,7 +23,7 @@ $(INSTALLED): setup.cfg constraints.txt
 		"error: Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH),grep -v '^torch' constraints.txt >$(VENV)/constraints.txt,cp constraints.txt $(VENV)/constraints.txt)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH) --editable '.[dev]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH) --editable '.[dev,onnx]'
 	$(RUN) -m pip uninstall --quiet --yes opencv-python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt --no-deps --force-reinstall opencv-python-headless
 	touch $@
@@ -45,6 +46,10 @@ check: venv
 
 test-all: check test
 	$(RUN) -m pytest -m slow
+
+bench: venv
+	mkdir -p work_dirs
+	$(RUN) benchmarks/run_all.py --out work_dirs/benchmarks.json
 
 clean:
 	rm -rf $(VENV) work_dirs *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

@@ -20,6 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pss_razor.core import ConfigError, SearchSpace, Subnet
 from pss_razor.estimators.layer_spec import BlockSpec, CostGraph, Extent, LayerSpec
 
+from mmrazor.models.mutables import OneShotMutableOP
+
 # Elementwise modules have the shape of their input; skipping them makes a meta forward thirty times quicker.
 _ELEMENTWISE = (
     _BatchNorm,
@@ -35,6 +37,8 @@ _ELEMENTWISE = (
 _COSTED = (nn.Conv2d, nn.Linear, _BatchNorm, nn.AdaptiveAvgPool2d)
 
 _Sizes = tuple[int, int, int, int]
+_Record = dict[str, _Sizes]
+_Extents = tuple[Extent, Extent, Extent, Extent]
 
 
 def read_cost_graph(
@@ -46,8 +50,9 @@ def read_cost_graph(
 ) -> CostGraph:
     """Read the layers and blocks of a supernet.
 
-    A block is a module with an attribute ``latency_block``, the name of its kind, which the backbone sets; every conv
-    or linear layer outside of blocks is one of its own.
+    A block is a candidate of a one-shot op, or a module with an attribute ``latency_block``, the name of its kind,
+    which the backbone sets; every conv or linear layer outside of blocks is one of its own. Of average poolings the
+    last counts, as the method has it; those inside squeeze-and-excitation do not.
 
     Args:
         supernet: Called with images (1, C, H, W).
@@ -61,8 +66,8 @@ def read_cost_graph(
 
     Raises:
         ConfigError: The resolution is not searched and ``input_size`` not given.
-        NotImplementedError: A size depends on several search groups at once, or a layer runs twice or only in some
-            subnets.
+        NotImplementedError: A size depends on several search groups at once or on the choice of an op, whether a layer
+            runs depends on several, or a layer runs twice.
     """
     resolution = next((dimension.name for dimension in space.dimensions if dimension.kind == "resolution"), None)
     if resolution is None and input_size is None:
@@ -74,41 +79,103 @@ def read_cost_graph(
         for name, m in supernet.named_modules()
         if (isinstance(m, _COSTED) and getattr(m, "affine", True)) or hasattr(m, "latency_block")
     }
+    candidates = _one_shot_candidates(supernet)
+    modules |= candidates
 
-    def probe(indices: np.ndarray) -> dict[str, _Sizes]:
+    def probe(indices: np.ndarray) -> _Record:
         subnet = space.decode(indices)
         size = fixed_size if resolution is None else subnet[resolution]
         images = torch.empty(1, input_channels, size, size, device="meta")
         with active(subnet), _recording(modules) as record:
             torch.func.functional_call(supernet, meta_state, (images,))
-        if base and record.keys() != base.keys():
-            name = min(record.keys() ^ base.keys())
-            raise NotImplementedError(
-                f"layer {name} does not run in every subnet; costs of such layers are not read yet"
-            )
         return record
 
-    base: dict[str, _Sizes] = {}
+    last = np.array(space.shape) - 1
+    is_op = np.array([dimension.kind == "op" for dimension in space.dimensions])
     with _without_elementwise(supernet), torch.no_grad():
-        last = np.array(space.shape) - 1
-        base = probe(last)
-        # Which group governs a size shows when one group moves; all its values show when all groups move together.
-        moved = {
-            name: probe(np.where(np.arange(len(last)) == column, 0, last))
-            for column, name in enumerate(space.names)
-            if last[column] > 0
-        }
-        together = [probe(np.minimum(value, last)) for value in range(max(space.shape))]
-        extents = {name: _extents(name, space, base, moved, together) for name in base}
+        extents: dict[str, _Extents] = {}
+        homes: dict[str, _Sizes] = {}
+        # With one candidate after the other chosen everywhere, each runs once. Which group governs a size shows when
+        # one group moves; all its values show when all groups move together.
+        for choice in range(max(last[is_op], default=0) + 1):
+            home = np.where(is_op, np.minimum(choice, last), last)
+            base = probe(home)
+            moved = {
+                name: probe(np.where(np.arange(len(last)) == column, 0, home))
+                for column, name in enumerate(space.names)
+                if last[column] > 0 and not is_op[column]
+            }
+            together = [
+                probe(np.where(is_op, home, np.minimum(value, last)))
+                for value in range(max(np.array(space.shape)[~is_op], default=0))
+            ]
+            for record in (*moved.values(), *together):
+                _check_same_layers(base, record)
+            extents |= {name: _extents(name, space, base, moved, together) for name in base if name not in extents}
+            homes |= {name: sizes for name, sizes in base.items() if name not in homes}
+        runs = _find_runs(space, probe, last, is_op, homes)
+        pools = [name for name in extents if isinstance(modules[name], nn.AdaptiveAvgPool2d)]
         layers = [
-            _layer_spec(name, modules[name], extents[name]) for name in base if isinstance(modules[name], _COSTED)
+            _layer_spec(name, modules[name], extents[name], runs.get(name))
+            for name in extents
+            if isinstance(modules[name], _COSTED) and name not in pools[:-1]
         ]
-        graph = CostGraph(space, tuple(layers), tuple(_block_specs(modules, extents)))
+        graph = CostGraph(space, tuple(layers), tuple(_block_specs(modules, set(candidates), extents, runs)))
         generator = np.random.default_rng(0)
         for _ in range(4):
             indices = generator.integers(last + 1)
-            _check_extents(space, extents, indices, probe(indices))
+            _check_extents(space, extents, runs, indices, probe(indices))
     return graph
+
+
+def _one_shot_candidates(supernet: nn.Module) -> dict[str, nn.Module]:
+    """The candidates of MMRazor's one-shot ops, by name."""
+    return {
+        f"{name}._candidates.{choice}": candidate
+        for name, module in supernet.named_modules()
+        if isinstance(module, OneShotMutableOP)
+        for choice, candidate in module._candidates.items()
+    }
+
+
+def _find_runs(
+    space: SearchSpace,
+    probe: Callable[[np.ndarray], _Record],
+    last: np.ndarray,
+    is_op: np.ndarray,
+    homes: _Record,
+) -> dict[str, Extent]:
+    """Which choices of an op a layer runs with, 1 or 0 for each; without those that run in every subnet."""
+    if not is_op.any():
+        return {}
+    chosen_last = probe(last)
+    runs: dict[str, Extent] = {}
+    for column in np.flatnonzero(is_op):
+        records = [probe(np.where(np.arange(len(last)) == column, v, last)) for v in range(last[column])]
+        records.append(chosen_last)
+        for name, home in homes.items():
+            present = np.array([name in record for record in records], dtype=np.int64)
+            # A layer of another op, which does not run with that op's last choice either.
+            if present.all() or not present.any():
+                continue
+            if name in runs:
+                raise NotImplementedError(
+                    f"whether layer {name} runs depends on several search groups: {runs[name].dimension} and "
+                    f"{space.names[column]}"
+                )
+            if any(record[name] != home for record in records if name in record):
+                raise NotImplementedError(f"a size of layer {name} depends on the choice of {space.names[column]}")
+            runs[name] = Extent(space.names[column], present)
+    missing = [name for name in homes if name not in chosen_last and name not in runs]
+    if missing:
+        raise NotImplementedError(f"whether layer {missing[0]} runs depends on several search groups")
+    return runs
+
+
+def _check_same_layers(base: _Record, record: _Record) -> None:
+    if record.keys() != base.keys():
+        name = min(record.keys() ^ base.keys())
+        raise NotImplementedError(f"layer {name} does not run in every subnet, and that not by the choice of an op")
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -133,9 +200,9 @@ def _without_elementwise(module: nn.Module) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _recording(modules: dict[str, nn.Module]) -> Iterator[dict[str, _Sizes]]:
+def _recording(modules: dict[str, nn.Module]) -> Iterator[_Record]:
     """Write (input channels, output channels, input area, output area) of each module that runs, by its name."""
-    record: dict[str, _Sizes] = {}
+    record: _Record = {}
 
     def hook(name: str) -> Callable[..., None]:
         def write(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -163,10 +230,10 @@ def _recording(modules: dict[str, nn.Module]) -> Iterator[dict[str, _Sizes]]:
 def _extents(
     name: str,
     space: SearchSpace,
-    base: dict[str, _Sizes],
-    moved: dict[str, dict[str, _Sizes]],
-    together: list[dict[str, _Sizes]],
-) -> tuple[Extent, ...]:
+    base: _Record,
+    moved: dict[str, _Record],
+    together: list[_Record],
+) -> _Extents:
     """Input channels, output channels, input area and output area of one module."""
 
     def extent(position: int) -> Extent:
@@ -178,10 +245,10 @@ def _extents(
         count = space.shape[space.position(governing[0])]
         return Extent(governing[0], np.array([record[name][position] for record in together[:count]], dtype=np.int64))
 
-    return tuple(extent(position) for position in range(4))
+    return extent(0), extent(1), extent(2), extent(3)
 
 
-def _layer_spec(name: str, module: nn.Module, extents: tuple[Extent, ...]) -> LayerSpec:
+def _layer_spec(name: str, module: nn.Module, extents: _Extents, runs: Extent | None) -> LayerSpec:
     kind, kernel_area = "linear", 1
     if isinstance(module, nn.Conv2d):
         if module.groups > 1 and not _is_depthwise(module):
@@ -191,45 +258,69 @@ def _layer_spec(name: str, module: nn.Module, extents: tuple[Extent, ...]) -> La
         kind = "pool"
     elif isinstance(module, _BatchNorm):
         kind = "norm"
-    return LayerSpec(name, kind, kernel_area, getattr(module, "bias", None) is not None, *extents)
+    return LayerSpec(name, kind, kernel_area, getattr(module, "bias", None) is not None, *extents, runs)
 
 
 def _is_depthwise(conv: nn.Conv2d) -> bool:
     return 1 < conv.groups == conv.in_channels == conv.out_channels
 
 
-def _block_specs(modules: dict[str, nn.Module], extents: dict[str, tuple[Extent, ...]]) -> Iterator[BlockSpec]:
-    """The declared blocks, and the convs and linear layers outside of them."""
-    declared = [name for name, module in modules.items() if name in extents and hasattr(module, "latency_block")]
+def _block_specs(
+    modules: dict[str, nn.Module],
+    candidates: set[str],
+    extents: dict[str, _Extents],
+    runs: dict[str, Extent],
+) -> Iterator[BlockSpec]:
+    """The declared blocks and the candidates of ops, and the convs and linear layers outside of them."""
+    declared = [name for name in extents if name in candidates or hasattr(modules[name], "latency_block")]
+    # The outermost counts: a backbone may declare a block that holds the choices, or a candidate may be one.
+    declared = [name for name in declared if not any(name.startswith(f"{other}.") for other in declared)]
     inside = {name for name in extents for block in declared if name.startswith(f"{block}.")}
     for name, (channels_in, channels_out, area_in, area_out) in extents.items():
         module = modules[name]
         size = Extent(area_in.dimension, np.array([math.isqrt(area) for area in area_in.values], dtype=np.int64))
+        own_runs = runs.get(name)
         if name in declared:
-            convs = [n for n in inside if n.startswith(f"{name}.") and isinstance(modules[n], nn.Conv2d)]
-            last_conv = max(convs, key=list(extents).index)
+            convs = {n: conv for n in extents if n.startswith(f"{name}.") and isinstance(conv := modules[n], nn.Conv2d)}
+            if not convs:  # a skip connection
+                continue
             stride = round(math.sqrt(area_in.values[-1] / area_out.values[-1]))
-            kind = str(module.latency_block)
-            yield BlockSpec(name, kind, None, stride, None, size, channels_in, channels_out, extents[last_conv][0])
+            # Candidates of one class differ in their kernels.
+            kernel = max(conv.kernel_size[0] for conv in convs.values()) if name in candidates else None
+            kind = str(getattr(module, "latency_block", type(module).__name__))
+            mid = extents[next(reversed(convs))][0]
+            yield BlockSpec(name, kind, kernel, stride, None, size, channels_in, channels_out, mid, own_runs)
         elif name in inside:
             continue
         elif isinstance(module, nn.Conv2d):
             kind = "DepthwiseConv2d" if _is_depthwise(module) else "Conv2d"
             geometry = (module.kernel_size[0], module.stride[0], int(module.padding[0]))
-            yield BlockSpec(name, kind, *geometry, size, channels_in, channels_out, None)
+            yield BlockSpec(name, kind, *geometry, size, channels_in, channels_out, None, own_runs)
         elif isinstance(module, nn.Linear):
-            yield BlockSpec(name, "Linear", None, None, None, size, channels_in, channels_out, None)
+            yield BlockSpec(name, "Linear", None, None, None, size, channels_in, channels_out, None, own_runs)
 
 
 def _check_extents(
-    space: SearchSpace, extents: dict[str, tuple[Extent, ...]], indices: np.ndarray, record: dict[str, _Sizes]
+    space: SearchSpace,
+    extents: dict[str, _Extents],
+    runs: dict[str, Extent],
+    indices: np.ndarray,
+    record: _Record,
 ) -> None:
-    """Sizes put together from single groups must be those that a subnet really has."""
+    """Sizes put together from single groups must be those that a subnet really has, and so which layers run."""
+
+    def value(extent: Extent) -> int:
+        return int(extent.values[0 if extent.dimension is None else indices[space.position(extent.dimension)]])
+
     for name, own in extents.items():
-        for extent, actual in zip(own, record[name], strict=True):
-            index = 0 if extent.dimension is None else indices[space.position(extent.dimension)]
-            if extent.values[index] != actual:
+        if (name in record) != (name not in runs or value(runs[name]) == 1):
+            raise NotImplementedError(
+                f"layer {name} {'runs' if name in record else 'does not run'} in {space.decode(indices)}: whether it "
+                "does depends on several search groups"
+            )
+        for extent, actual in zip(own, record.get(name, ()), strict=False):
+            if value(extent) != actual:
                 raise NotImplementedError(
                     f"layer {name} of {space.decode(indices)} has size {actual}, but {extent.dimension} alone says "
-                    f"{extent.values[index]}: it depends on several search groups"
+                    f"{value(extent)}: it depends on several search groups"
                 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from pss_razor.core import AdditiveCost, ConfigError, CostTerm
 from pss_razor.estimators.graph_estimator import GraphEstimator
+from pss_razor.estimators.interpolation import coordinates, fill_between
 from pss_razor.estimators.latency_table import LatencyTable
 from pss_razor.estimators.layer_spec import BlockGeometry, CostGraph
 from pss_razor.registry import TASK_UTILS
@@ -59,21 +61,37 @@ def latency_cost(table: LatencyTable, graph: CostGraph) -> AdditiveCost:
     """
     missing: dict[BlockGeometry, None] = {}
     factor, offset_us = table.correction
-
-    def latency_us(geometry: BlockGeometry) -> float:
-        if geometry not in table.latencies_us:
-            missing[geometry] = None
-            return 0.0
-        return factor * table.latencies_us[geometry]
-
     terms = [CostTerm((), np.array(offset_us))]
-    for block in graph.blocks:
-        names, geometries = block.geometries(graph.space)
-        values = np.array([latency_us(geometry) for geometry in geometries.flat])
-        terms.append(CostTerm(names, values.reshape(geometries.shape)))
+    for names, geometries, values in _tabulate(table, graph):
+        missing |= dict.fromkeys(geometries[np.isnan(values)])
+        terms.append(CostTerm(names, factor * values))
     if missing:
         raise ConfigError(
             f"the latency table lacks {len(missing)} blocks of this search space, the first is {next(iter(missing))}; "
             "measure a table for this config (tools/latency/build_table.py), or take the config that the table is for"
         )
     return AdditiveCost(graph.space, terms)
+
+
+def block_latencies(table: LatencyTable, graph: CostGraph) -> dict[BlockGeometry, float]:
+    """The latency of every block of a search space, in microseconds, NaN where the table does not tell."""
+    return {
+        geometry: float(value)
+        for _, geometries, values in _tabulate(table, graph)
+        for geometry, value in zip(geometries.flat, values.flat, strict=True)
+        if geometry is not None
+    }
+
+
+def _tabulate(table: LatencyTable, graph: CostGraph) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
+    """Of each block: the search groups that govern it, its geometries, and their latencies.
+
+    NaN where a latency is unknown, 0 where the block does not run.
+    """
+    for block in graph.blocks:
+        names, geometries = block.geometries(graph.space)
+        known = [0.0 if g is None else table.latencies_us.get(g, np.nan) for g in geometries.flat]
+        values = np.array(known).reshape(geometries.shape)
+        if table.interpolate:
+            values = fill_between(values, coordinates(block, graph.space))
+        yield names, geometries, values

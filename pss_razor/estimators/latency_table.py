@@ -25,12 +25,14 @@ class LatencyTable:
         provenance: How it was measured: device name, backend, threads, batch, dtype, versions, date, …
         correction: ``(factor, offset_us)`` of an affine correction from the sum over blocks to a whole network's
             latency, fitted on measured subnets.
+        interpolate: Whether blocks between measured ones may be interpolated; else a missing block is an error.
     """
 
     latencies_us: Mapping[BlockGeometry, float]
     device: str
     provenance: Mapping[str, Any] = field(default_factory=dict)
     correction: tuple[float, float] = (1.0, 0.0)
+    interpolate: bool = False
 
     def __post_init__(self) -> None:
         for geometry, latency_us in self.latencies_us.items():
@@ -45,6 +47,7 @@ class LatencyTable:
             "device": self.device,
             "provenance": dict(self.provenance),
             "correction": list(self.correction),
+            "interpolate": self.interpolate,
             "columns": [*BlockGeometry._fields, "latency_us"],
         }
         head = json.dumps(document, indent=1)[:-2]
@@ -63,7 +66,9 @@ class LatencyTable:
             document = json.loads(path.read_text())
         except FileNotFoundError:
             raise ConfigError(
-                f"latency table {path} does not exist; a table for this device is measured or imported, see docs/"
+                f"latency table {path} does not exist; measure one on the device that it is for with "
+                "tools/latency/build_table.py CONFIG --device cpu|cuda --out FILE.json, or import the authors' with "
+                "tools/converters/pssnet.py latency-table, and name it in the estimator's table"
             ) from None
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"latency table {path} is not JSON: {error}") from error
@@ -76,7 +81,9 @@ class LatencyTable:
                 raise ConfigError(f"latency table {path}: row {row} is not {columns}")
             latencies_us[BlockGeometry(*row[:-1])] = float(row[-1])
         factor, offset_us = document["correction"]
+        correction = (float(factor), float(offset_us))
+        interpolate = document.get("interpolate") is True
         try:
-            return cls(latencies_us, document["device"], document["provenance"], (float(factor), float(offset_us)))
+            return cls(latencies_us, document["device"], document["provenance"], correction, interpolate)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error

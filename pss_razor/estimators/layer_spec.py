@@ -38,6 +38,7 @@ class LayerSpec:
         out_channels: Channels of the output.
         in_area: Positions of the input feature map, H × W.
         out_area: Positions of the output feature map.
+        runs: 1 or 0 for each choice of an op: whether the layer runs; None if it always does.
     """
 
     name: str
@@ -48,6 +49,7 @@ class LayerSpec:
     out_channels: Extent
     in_area: Extent
     out_area: Extent
+    runs: Extent | None = None
 
     def tabulate(self, space: SearchSpace, function: Callable[..., np.ndarray]) -> CostTerm:
         """A function of the layer's sizes as a table over the search groups that govern it.
@@ -57,7 +59,10 @@ class LayerSpec:
             function: Called with int64 arrays ``in_channels, out_channels, in_area, out_area`` that broadcast.
         """
         names = ("in_channels", "out_channels", "in_area", "out_area")
-        return tabulate(space, {name: getattr(self, name) for name in names}, function)
+        sizes = {name: getattr(self, name) for name in names}
+        if self.runs is None:
+            return tabulate(space, sizes, function)
+        return tabulate(space, {**sizes, "runs": self.runs}, lambda runs, **sizes: runs * function(**sizes))
 
 
 class BlockGeometry(NamedTuple):
@@ -94,15 +99,16 @@ class BlockSpec:
 
     Args:
         name: Qualified name in the supernet.
-        block_type: What the backbone calls it (attribute ``latency_block`` of the module), else ``"Conv2d"``,
-            ``"DepthwiseConv2d"`` or ``"Linear"``.
-        kernel_size: Side of the kernel; None unless it is a single conv.
+        block_type: What the backbone calls it (attribute ``latency_block`` of the module), the class of an op's
+            candidate, else ``"Conv2d"``, ``"DepthwiseConv2d"`` or ``"Linear"``.
+        kernel_size: Side of the kernel, of a candidate the largest; None for other blocks and linear.
         stride: Stride; None for linear.
         padding: Padding; None unless it is a single conv.
         in_size: Side of the input feature map in pixels; 1 for linear.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         mid_channels: Input channels of the last conv inside, which is what a block has besides; None for a layer.
+        runs: See :class:`LayerSpec`.
     """
 
     name: str
@@ -114,6 +120,7 @@ class BlockSpec:
     in_channels: Extent
     out_channels: Extent
     mid_channels: Extent | None
+    runs: Extent | None = None
 
     def geometries(self, space: SearchSpace) -> tuple[tuple[str, ...], np.ndarray]:
         """Every geometry that the block can have.
@@ -122,20 +129,25 @@ class BlockSpec:
             space: The search space.
 
         Returns:
-            The search groups that govern it, and an array of :class:`BlockGeometry` with one axis for each.
+            The search groups that govern it, and an array of :class:`BlockGeometry` with one axis for each; None where
+            the block does not run.
         """
-        names = ("in_size", "in_channels", "out_channels", "mid_channels")
+        names = ("in_size", "in_channels", "out_channels", "mid_channels", "runs")
         extents = {name: extent for name in names if (extent := getattr(self, name)) is not None}
         fixed = (self.kernel_size, self.stride, self.padding)
 
-        def build(in_size: int, in_channels: int, out_channels: int, mid_channels: int | None = None) -> BlockGeometry:
+        def build(
+            in_size: int, in_channels: int, out_channels: int, mid_channels: int | None = None, runs: int = 1
+        ) -> BlockGeometry | None:
+            if not runs:
+                return None
             return BlockGeometry(self.block_type, in_size, in_channels, out_channels, mid_channels, *fixed)
 
         def build_all(**sizes: np.ndarray) -> np.ndarray:
             arrays = np.broadcast_arrays(*sizes.values())
             result = np.empty(arrays[0].shape, dtype=object)
             for position, key in enumerate(zip(*(array.ravel().tolist() for array in arrays), strict=True)):
-                result.flat[position] = build(*key)
+                result.flat[position] = build(**dict(zip(sizes, key, strict=True)))
             return result
 
         term = tabulate(space, extents, build_all)

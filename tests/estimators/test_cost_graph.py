@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from pss_razor.core import AdditiveCost, CostTerm, Dimension, SearchSpace
-from pss_razor.estimators import FlopsEstimator, ParamsEstimator, read_cost_graph
+from pss_razor.estimators import FlopsEstimator, LatencyTable, ParamsEstimator, latency_cost, read_cost_graph
+from pss_razor.estimators.measure import find_geometries
 from pss_razor.models import (
     PrefixChannelContainer,
     PrefixMutableChannel,
@@ -287,28 +288,57 @@ class TestForeignSupernets:
         graph = read_cost_graph(model, space, lambda subnet: contextlib.nullcontext(), input_size=8)
         assert FlopsEstimator().build_cost(graph)(space.enumerate())[0] == pytest.approx(3 * 64 * 5e-6)
 
-    def test_a_layer_that_not_every_subnet_runs_is_refused_by_name(self):
+    def test_a_layer_that_an_op_leaves_out_costs_nothing_then(self):
         model = Optional()
-        with pytest.raises(NotImplementedError, match="extra"):
-            read_cost_graph(model, SearchSpace([Dimension("a", "op", ("skip", "extra"))]), model.active, input_size=8)
+        space = SearchSpace([Dimension("a", "op", ("extra", "skip")), Dimension("b", "op", ("skip", "extra"))])
+        graph = read_cost_graph(model, space, model.active, input_size=8)
+        one = 3 * 3 * 64e-6
+        expected = {("extra", "extra"): 3, ("extra", "skip"): 2, ("skip", "extra"): 2, ("skip", "skip"): 1}
+        for subnet_row in space.enumerate():
+            subnet = space.decode(subnet_row)
+            cost = FlopsEstimator().build_cost(graph)(subnet_row[None])[0]
+            assert cost == pytest.approx(expected[subnet["a"], subnet["b"]] * one)
+        # two of the three layers are left out by an op, and measured where they run
+        assert [block.runs is None for block in graph.blocks] == [True, False, False]
+        (geometry,) = find_geometries(graph)
+        table = LatencyTable({geometry: 5.0}, "cpu")
+        np.testing.assert_allclose(latency_cost(table, graph)(space.enumerate()), [10, 15, 5, 10])
+
+    def test_a_layer_that_another_kind_of_choice_leaves_out_is_refused_by_name(self):
+        model = Optional()
+        space = SearchSpace([Dimension("a", "value", ("skip", "extra")), Dimension("b", "op", ("skip", "extra"))])
+        with pytest.raises(NotImplementedError, match="layer extra_a does not run in every subnet"):
+            read_cost_graph(model, space, model.active, input_size=8)
+
+    def test_a_layer_that_two_ops_decide_on_is_refused_by_name(self):
+        model = Optional(together=True)
+        space = SearchSpace([Dimension("a", "op", ("skip", "extra")), Dimension("b", "op", ("skip", "extra"))])
+        with pytest.raises(NotImplementedError, match="whether layer extra_a runs depends on several"):
+            read_cost_graph(model, space, model.active, input_size=8)
 
 
 class Optional(nn.Module):
-    """A supernet whose second layer is left out by a choice."""
+    """A supernet two of whose layers are left out by a choice each, or both by both choices together."""
 
-    def __init__(self):
+    def __init__(self, together=False):
         super().__init__()
         self.conv = nn.Conv2d(3, 3, 1)
-        self.extra = nn.Conv2d(3, 3, 1)
-        self.choice = "extra"
+        self.extra_a = nn.Conv2d(3, 3, 1)
+        self.extra_b = nn.Conv2d(3, 3, 1)
+        self.together = together
+        self.choices = {}
 
     def forward(self, images):
         x = self.conv(images)
-        return self.extra(x) if self.choice == "extra" else x
+        extra = {name: choice == "extra" for name, choice in self.choices.items()}
+        if self.together:
+            extra = dict.fromkeys(extra, all(extra.values()))
+        x = self.extra_a(x) if extra["a"] else x
+        return self.extra_b(x) if extra["b"] else x
 
     @contextlib.contextmanager
     def active(self, subnet):
-        self.choice = subnet["a"]
+        self.choices = dict(subnet)
         yield
 
 

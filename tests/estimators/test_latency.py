@@ -9,7 +9,8 @@ import torch
 
 from pss_razor.core import ConfigError, Subnet
 from pss_razor.estimators import BlockGeometry, LatencyEstimator, LatencyTable, latency_cost
-from pss_razor.estimators.measure import find_geometries, measure_blocks, time_interleaved
+from pss_razor.estimators.inference_backends import BACKENDS, get_backend
+from pss_razor.estimators.measure import _static_block, find_geometries, measure_blocks
 
 CONV = BlockGeometry("Conv2d", 32, 3, 24, None, 3, 2, 1)
 BLOCK = BlockGeometry("MBV2Block", 16, 24, 16, 24, None, 1, None)
@@ -22,7 +23,7 @@ def additive_table(graph):
 
 class TestFile:
     def test_round_trip(self, tmp_path):
-        table = LatencyTable({CONV: 1.5, BLOCK: 2.25}, "cpu", {"threads": 1}, (1.1, -3.0))
+        table = LatencyTable({CONV: 1.5, BLOCK: 2.25}, "cpu", {"threads": 1}, (1.1, -3.0), interpolate=True)
         table.save(tmp_path / "table.json")
         assert LatencyTable.load(tmp_path / "table.json") == table
 
@@ -153,7 +154,8 @@ class TestMeasuring:
         algorithm = build_algorithm("pss_mbv2_flops_digits")
         before = {name: tensor.clone() for name, tensor in algorithm.state_dict().items()}
         blocks = dict(list(find_geometries(algorithm.cost_graph).items())[:60])
-        chunks = list(measure_blocks(algorithm.architecture, algorithm.mutator.active, blocks, "cpu", 2, 3))
+        prepare = get_backend("torch", "cpu", 1)
+        chunks = list(measure_blocks(algorithm.architecture, algorithm.mutator.active, blocks, prepare, "cpu", 2, 3))
         assert len(chunks) == 2
         timings = {geometry: timing for chunk in chunks for geometry, timing in chunk.items()}
         assert timings.keys() == blocks.keys()
@@ -162,8 +164,26 @@ class TestMeasuring:
         for name, tensor in algorithm.state_dict().items():
             assert torch.equal(tensor, before[name])
 
-    def test_interleaved_calls_after_a_warm_up_round(self):
-        order = []
-        timings = time_interleaved([lambda: order.append("a"), lambda: order.append("b")], rounds=3, device="cpu")
-        assert order == ["a", "b"] * 4
-        assert len(timings) == 2
+    def test_backends_run_the_same_block(self, build_algorithm):
+        pytest.importorskip("onnxruntime")
+        algorithm = build_algorithm("pss_mbv2_flops_digits")
+        blocks = find_geometries(algorithm.cost_graph)
+        geometry = next(g for g in blocks if g.block_type == "MBV2Block" and g.in_size == 8)
+        found = []
+        for name in BACKENDS:
+            torch.manual_seed(0)
+            block, images = _static_block(
+                algorithm.architecture, algorithm.mutator.active, *blocks[geometry], geometry, "cpu", 2
+            )
+            with torch.inference_mode():
+                result = get_backend(name, "cpu", 1)(block, images)()
+            found.append(torch.as_tensor(result[0] if isinstance(result, list) else result))
+        assert found[0].shape == found[1].shape == (2, geometry.cout, *found[0].shape[2:])
+        torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+    def test_a_backend_that_cannot_be_had(self):
+        with pytest.raises(ConfigError, match="threads = 0 must be at least 1"):
+            get_backend("torch", "cpu", 0)
+        if not torch.cuda.is_available():
+            with pytest.raises(ConfigError, match="torch sees no GPU here"):
+                get_backend("torch", "cuda", 1)

@@ -23,6 +23,7 @@ def test_build_continue_verify(call, tmp_path):
     table = LatencyTable.load(path)
     assert len(table.latencies_us) == 233
     assert {"device_name", "threads", "torch", "date", "backend", "batch", "dtype"} <= table.provenance.keys()
+    assert not table.interpolate
 
     # Interrupted after 200 blocks: those are kept, the others measured.
     kept = dict(list(table.latencies_us.items())[:200])
@@ -34,9 +35,44 @@ def test_build_continue_verify(call, tmp_path):
 
     done = run(call, "verify_table.py", CONFIG, path, "--subnets", 6, "--rounds", 2, "--store-correction")
     assert done.code == 0, done.err
-    for words in ("error as measured: median", "worst", "rank correlation", "on the other half"):
+    for words in ("error of the sum over blocks: median", "worst", "rank correlation", "on the other half"):
         assert words in done.out
     assert LatencyTable.load(path).correction != (1.0, 0.0)
+
+
+def test_a_subset_is_measured_and_the_interpolation_checked(call, tmp_path):
+    path = tmp_path / "table.json"
+    done = run(
+        call, "build_table.py", CONFIG, "--device", "cpu", "--out", path, "--rounds", 1, "--max-blocks", 90,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    table = LatencyTable.load(path)
+    assert table.interpolate and len(table.latencies_us) <= 90
+    report = table.provenance["interpolation"]
+    assert report["of_blocks"] == 233 and report["measured_blocks"] == len(table.latencies_us)
+    assert report["checked_blocks"] == 48 and 0 < report["median_error"] <= report["worst_error"]
+    assert "interpolation, on 48 others: median error" in done.out
+
+
+def test_onnxruntime(call, tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "table.json"
+    arguments = ("--device", "cpu", "--out", path, "--rounds", 1, "--max-blocks", 60)
+    done = run(call, "build_table.py", CONFIG, *arguments, "--backend", "onnxruntime")
+    assert done.code == 0, done.err
+    assert LatencyTable.load(path).provenance["backend"] == "onnxruntime"
+    assert "onnxruntime" in LatencyTable.load(path).provenance
+    done = run(call, "verify_table.py", CONFIG, path, "--subnets", 3, "--rounds", 1)
+    assert done.code == 0, done.err
+    # another backend does not continue it
+    done = run(call, "build_table.py", CONFIG, *arguments)
+    assert done.code != 0 and "was measured with another ['backend']" in done.err
+
+
+@pytest.mark.parametrize("flag", ["--threads", "--batch", "--rounds", "--max-blocks"])
+def test_numbers_that_cannot_be(call, tmp_path, flag):
+    done = run(call, "build_table.py", CONFIG, "--device", "cpu", "--out", tmp_path / "t.json", flag, 0)
+    assert done.code != 0 and "0 must be at least 1" in done.err and "Traceback" not in done.err
 
 
 def test_does_not_mix_measurements(call, tmp_path):

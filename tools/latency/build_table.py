@@ -13,9 +13,16 @@ def parse_args() -> argparse.Namespace:
     parser = new_parser("Measure the latency of every block of a config's search space", needs_checkpoint=False)
     parser.add_argument("--device", choices=["cpu", "cuda"], required=True, help="where to measure")
     parser.add_argument("--out", required=True, help="latency table, .json; an interrupted run continues from it")
+    parser.add_argument("--backend", choices=["torch", "onnxruntime"], default="torch", help="what runs the networks")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--batch", type=int, default=1, help="images a call; latencies are of one image")
     parser.add_argument("--rounds", type=int, default=15, help="timings of each block; the table has their median")
+    parser.add_argument(
+        "--max-blocks",
+        type=int,
+        default=2000,
+        help="of a space with more block geometries, measure so many and interpolate between them",
+    )
     return parse(parser)
 
 
@@ -23,29 +30,37 @@ def main() -> None:
     """Measure what the table does not have yet."""
     args = parse_args()
     # Imported late: --help answers at once.
+    import random
+
+    import numpy as np
     import torch
     from tqdm import tqdm
 
     from pss_razor.core import ConfigError
     from pss_razor.engine.launch import build_supernet, load_config, one_line_errors
+    from pss_razor.engine.static_subnet import static_subnet
     from pss_razor.estimators import LatencyTable
+    from pss_razor.estimators.inference_backends import get_backend
+    from pss_razor.estimators.interpolation import choose_subset
+    from pss_razor.estimators.latency import block_latencies
     from pss_razor.estimators.measure import describe_machine, find_geometries, measure_blocks
+    from pss_razor.estimators.timing import MachineSpeed
 
     with one_line_errors():
+        for name in ("batch", "rounds", "max_blocks"):
+            if getattr(args, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least 1")
+        prepare = get_backend(args.backend, args.device, args.threads)
         config = load_config(args.config, args.cfg_options, "none", args.work_dir)
-        if args.device == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("--device cuda: torch sees no GPU here; measure on the machine that has it")
-        torch.set_num_threads(args.threads)
-        supernet, mutator, graph = build_supernet(config)
         provenance = {
             "config": args.config,
-            "backend": "torch",
             "batch": args.batch,
             "rounds": args.rounds,
-            **describe_machine(args.device),
+            **describe_machine(args.device, args.backend),
         }
         out = Path(args.out)
         latencies_us: dict = {}
+        spreads: list = []
         if out.exists():
             before = LatencyTable.load(out)
             same = ("backend", "batch", "threads", "device_name")
@@ -53,16 +68,56 @@ def main() -> None:
             if before.device != args.device or changed:
                 raise ConfigError(f"{out} was measured with another {changed or 'device'}; choose another --out")
             latencies_us.update(before.latencies_us)
-        blocks = {g: where for g, where in find_geometries(graph).items() if g not in latencies_us}
-        with tqdm(total=len(blocks), unit="block", desc=f"{len(latencies_us)} known") as progress:
-            measured = measure_blocks(supernet, mutator.active, blocks, args.device, args.batch, args.rounds)
-            for timings in measured:
-                latencies_us |= {geometry: timing.median_us / args.batch for geometry, timing in timings.items()}
-                LatencyTable(latencies_us, args.device, provenance).save(out)
-                spread = max(timing.spread_us / timing.median_us for timing in timings.values())
-                progress.set_postfix_str(f"largest spread {spread:.0%}")
-                progress.update(len(timings))
-        print(f"{out}: {len(latencies_us)} blocks; check it with tools/latency/verify_table.py")
+            provenance = dict(before.provenance)
+            spreads = [provenance.get("median_relative_spread", 0.0)] * len(latencies_us)
+        supernet, mutator, graph = build_supernet(config)
+        input_size = config.model.get("input_size")
+        smallest = static_subnet(supernet, mutator, mutator.space.smallest, args.device, args.batch, input_size)
+        with torch.inference_mode():
+            speed = MachineSpeed(prepare(*smallest), args.device, provenance.get("reference_us"))
+        provenance["reference_us"] = speed.reference_us
+        places = find_geometries(graph)
+        subset = choose_subset(graph, args.max_blocks)
+        interpolate = len(subset) < len(places)
+
+        def measure(geometries, description):
+            """Timings of blocks, chunk by chunk, with a bar."""
+            blocks = {geometry: places[geometry] for geometry in geometries}
+            with tqdm(total=len(blocks), unit="block", desc=description) as progress:
+                for timings in measure_blocks(
+                    supernet, mutator.active, blocks, prepare, args.device, args.batch, args.rounds, speed
+                ):
+                    yield timings
+                    progress.update(len(timings))
+
+        def save():
+            table = LatencyTable(latencies_us, args.device, provenance, interpolate=interpolate)
+            table.save(out)
+            return table
+
+        wanted = [geometry for geometry in places if geometry in subset and geometry not in latencies_us]
+        for timings in measure(wanted, f"{len(latencies_us)} blocks known"):
+            latencies_us |= {geometry: timing.median_us / args.batch for geometry, timing in timings.items()}
+            spreads += [timing.spread_us / timing.median_us for timing in timings.values()]
+            provenance["median_relative_spread"] = round(float(np.median(spreads)), 4)
+            save()
+        print(f"{out}: {len(latencies_us)} blocks of {len(places)}, median spread {np.median(spreads):.1%}")
+        table = save()
+        if interpolate:
+            left_out = random.Random(0).sample([g for g in places if g not in latencies_us], 48)
+            interpolated = block_latencies(table, graph)
+            (timings,) = measure(left_out, "check of the interpolation")
+            errors = [abs(interpolated[g] / (timings[g].median_us / args.batch) - 1) for g in left_out]
+            provenance["interpolation"] = {
+                "measured_blocks": len(latencies_us),
+                "of_blocks": len(places),
+                "checked_blocks": len(errors),
+                "median_error": round(float(np.median(errors)), 4),
+                "worst_error": round(float(np.max(errors)), 4),
+            }
+            save()
+            print(f"interpolation, on 48 others: median error {np.median(errors):.1%}, worst {np.max(errors):.1%}")
+        print("check it on whole subnets with tools/latency/verify_table.py")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,13 @@
+# PSS-MBV2-C on scikit-learn's digits, for the CPU of the shipped table.
+_base_ = "./pss_mbv2_flops_digits.py"
+
+model = dict(
+    estimators=dict(
+        latency_cpu=dict(
+            type="LatencyEstimator",
+            table="{{fileDirname}}/../_base_/latency_tables/mobilenet_v2_32px_cpu.json",
+            device="cpu",
+        ),
+    ),
+    constraints=[dict(metric="latency_cpu", num_targets=9)],
+)

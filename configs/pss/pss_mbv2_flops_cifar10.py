@@ -1,0 +1,18 @@
+# PSS-MBV2-F on CIFAR-10, one GPU: tools/train.py configs/pss/pss_mbv2_flops_cifar10.py
+_base_ = [
+    "../_base_/models/pss_mobilenet_v2.py",
+    "../_base_/datasets/cifar10.py",
+    "../_base_/schedules/imagenet_pss_250e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    data_preprocessor=dict(mean=[125.3, 123.0, 113.9], std=[51.6, 50.8, 51.3], to_rgb=False),
+    architecture=dict(resolutions=[32, 40, 48, 56, 64], head=dict(num_classes=10)),
+    constraints=[dict(metric="flops", num_targets=10)],
+)
+
+optim_wrapper = dict(optimizer=dict(lr=0.1))
+param_scheduler = dict(end=200)
+train_cfg = dict(max_epochs=200, val_interval=20)
+auto_scale_lr = dict(base_batch_size=128)
