@@ -1,48 +1,42 @@
-"""Candidate costs and conditional draws: ``python benchmarks/sampling.py``. Prints one line a figure."""
+"""Draws conditional on a target, set-up included: ``python benchmarks/sampling.py``."""
 
-import logging
+from __future__ import annotations
+
 import time
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
+from common import Figure, build, main
 
 from pss_razor.core import build_conditional_sampler
-from pss_razor.engine.launch import load_config
-from pss_razor.registry import MODELS
-
-from mmengine.registry import init_default_scope
-
-ROOT = Path(__file__).parents[1]
-CANDIDATES, DRAWS = 100_000, 5_000
 
 
-def main() -> None:
-    """Print the figures of every FLOPs config."""
-    logging.disable(logging.INFO)
-    init_default_scope("mmrazor")
+def measure(draws: int) -> Iterator[Figure]:
+    """Set-up and draws of every target of the FLOPs configs."""
     generator = np.random.default_rng(0)
-    for name in ("mbv2", "mbv1", "r50"):
-        algorithm = MODELS.build(load_config(str(ROOT / f"configs/pss/pss_{name}_flops.py"), None, "none", None).model)
+    for name in ("mbv1", "mbv2", "r50"):
         start = time.perf_counter()
-        cost = algorithm.costs["flops"]
-        print(f"{name}_cost_graph_s: {time.perf_counter() - start:.2f} s")
-        candidates = generator.integers(algorithm.space.shape, size=(CANDIDATES, len(algorithm.space)))
-        rounds = []
-        for _ in range(7):
-            start = time.perf_counter()
-            cost(candidates)
-            rounds.append(time.perf_counter() - start)
-        print(f"{name}_cost_us: {np.median(rounds) / CANDIDATES * 1e6:.3f} us a subnet ({CANDIDATES} at once)")
+        algorithm, _ = build(f"pss_{name}_flops")
+        built = time.perf_counter() - start
         start = time.perf_counter()
-        sampler = build_conditional_sampler(cost, algorithm.constraints[0])
-        print(f"{name}_sampler_setup_s: {time.perf_counter() - start:.2f} s ({type(sampler).__name__})")
-        rates = []
+        algorithm.__dict__.pop("costs", None)
+        algorithm.__dict__.pop("cost_graph", None)
+        sampler = build_conditional_sampler(algorithm.costs["flops"], algorithm.constraints[0])
+        yield Figure(
+            f"{name}_sampler_setup", time.perf_counter() - start, "s",
+            f"{type(sampler).__name__}, cost graph included; building the model takes {built:.1f} s", at_most=5,
+        )  # fmt: skip
+        seconds = []
         for target in sampler.reachable_targets:
             start = time.perf_counter()
-            sampler.draw_many(target, DRAWS, generator)
-            rates.append(DRAWS / (time.perf_counter() - start))
-        print(f"{name}_draws_per_s: {np.median(rates):.0f} (slowest target {min(rates):.0f}, {len(rates)} targets)")
+            sampler.draw_many(target, draws, generator)
+            seconds.append(time.perf_counter() - start)
+        yield Figure(
+            f"{name}_draws", draws * len(seconds) / sum(seconds), "1/s",
+            f"{draws} for each of {len(seconds)} targets, in all", at_least=20_000,
+        )  # fmt: skip
+        yield Figure(f"{name}_draws_slowest_target", draws / max(seconds), "1/s", f"{draws} at once", at_least=20_000)
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, "draws conditional on a target", draws=5_000)

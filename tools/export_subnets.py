@@ -11,7 +11,30 @@ def parse_args() -> argparse.Namespace:
     parser = new_parser("Export the best subnet of every pool as a static network", needs_checkpoint=True)
     parser.add_argument("--out-dir", required=True, help="folder for the networks and manifest.json")
     parser.add_argument(
+        "--targets",
+        nargs="+",
+        metavar="METRIC=TARGET,…",
+        help="which pools, e.g. flops=100,200 latency_cpu=20000 (default: all)",
+    )
+    parser.add_argument(
+        "--formats", default="torch", help="of torch, pt2, onnx, bundle, with commas between them (default: torch)"
+    )
+    parser.add_argument(
+        "--onnx-input",
+        choices=["own", "full"],
+        default="own",
+        help="images that .onnx and .pt2 files take: of the subnet's own resolution, or of the full one, with the "
+        "resize in the graph (default: own)",
+    )
+    parser.add_argument(
+        "--calibrate", type=int, metavar="N_BATCHES", help="batches that calibrate BN (default: the config's)"
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
         "--results", help="results file of tools/test.py for this checkpoint; without it the pools are evaluated first"
+    )
+    choice.add_argument(
+        "--no-evaluate", action="store_true", help="choose by the scores of the training, evaluate nothing"
     )
     return parse(parser)
 
@@ -22,31 +45,62 @@ def main() -> None:
     # Imported late: --help answers at once.
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import read_checkpoint
-    from pss_razor.engine.export import export_subnets
+    from pss_razor.engine.export import check_bundle_accuracies, export_subnets
+    from pss_razor.engine.export_choice import check_results, choose_pools, choose_subnets
+    from pss_razor.engine.export_formats import BUNDLE, parse_formats
+    from pss_razor.engine.export_source import describe_source
     from pss_razor.engine.launch import build_runner, load_config, one_line_errors
-    from pss_razor.engine.results import best_of_pools, format_table, read_results
+    from pss_razor.engine.results import format_table, read_results
 
     with one_line_errors():
+        formats = parse_formats(args.formats)
+        if args.no_evaluate and BUNDLE in formats:
+            raise ConfigError("--no-evaluate: a bundle chooses among its subnets by accuracy; leave one of them out")
+        if args.calibrate is not None and args.calibrate < 1:
+            raise ConfigError(f"--calibrate {args.calibrate}: give at least 1 batch")
         config = load_config(args.config, args.cfg_options, "none", args.work_dir)
         read_checkpoint(args.checkpoint, needs_pools=True)
-        if Path(args.out_dir).exists() and not Path(args.out_dir).is_dir():
+        out_dir = Path(args.out_dir)
+        if out_dir.exists() and not out_dir.is_dir():
             raise ConfigError(f"--out-dir {args.out_dir} is a file; choose another path")
         config.load_from = args.checkpoint
         config.resume = False
+        if args.calibrate is not None:
+            config.test_cfg.calibration_batches = args.calibrate
         runner = build_runner(config)
-        if args.results is None:
-            runner.test()
-            records = runner.test_loop.results
-        else:
-            records = read_results(Path(args.results), runner.model.space)
-            runner.call_hook("before_run")
-            runner.load_or_resume()
-        chosen = [record for record in best_of_pools(records) if record["metric"] is not None]
+        runner.call_hook("before_run")
+        runner.load_or_resume()
         evaluator = runner.test_loop.build_evaluator_of_pools()
-        batch = next(iter(runner.test_dataloader))
-        export_subnets(evaluator, chosen, batch, Path(args.out_dir))
-        print(format_table(best_of_pools(records), runner.model.estimators))
+        pools = choose_pools(args.targets, evaluator.sampler.candidates(1))
+        source = describe_source(Path(args.checkpoint), config, evaluator.calibration_batches)
+        results = []
+        if args.results is not None:
+            results = read_results(Path(args.results), runner.model.space)
+            check_results(results, evaluator, Path(args.results))
+        elif not args.no_evaluate:
+            results = evaluate_once(runner, evaluator, pools, source, out_dir)
+        chosen = choose_subnets(evaluator, pools, results)
+        check_bundle_accuracies(chosen, formats)
+        export_subnets(evaluator, chosen, runner.test_dataloader, out_dir, formats, args.onnx_input, source)
+        if measured := [record for record in chosen if "metrics" in record]:
+            print(format_table(measured, runner.model.estimators))
         print(f"exported {len(chosen)} subnets to {args.out_dir} (manifest.json lists them)")
+
+
+def evaluate_once(runner, evaluator, pools, source, out_dir):
+    """Evaluate pools, or read what an earlier run found for the same source."""
+    import hashlib
+
+    from pss_razor.engine.export_choice import evaluate_pools
+    from pss_razor.engine.results import read_results, write_results
+
+    settings = repr([source, runner.test_loop.top_k, pools])
+    path = out_dir / f"evaluation_{hashlib.sha256(settings.encode()).hexdigest()[:12]}" / "pool_results.json"
+    if path.is_file():
+        return read_results(path, runner.model.space)
+    records = evaluate_pools(runner, evaluator, pools)
+    write_results(runner, records, path)
+    return records
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
-"""Evaluate the best subnets of every pool: ``python tools/test.py CONFIG CHECKPOINT``."""
+"""Evaluate the best subnets of every pool, or a single network: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
+import json
 
 from command_line import add_launcher, new_parser, parse
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = new_parser("Evaluate the best subnets of every pool of a trained supernet", needs_checkpoint=True)
-    parser.add_argument("--out", help="results file, .json (default: <work dir>/pool_results.json)")
+    parser = new_parser(
+        "Evaluate the best subnets of every pool of a trained supernet, or a single network", needs_checkpoint=True
+    )
+    parser.add_argument("--out", help="results file, .json (default, of pools: <work dir>/pool_results.json)")
     parser.add_argument("--amp", action="store_true", help="evaluate in mixed precision")
     add_launcher(parser)
     return parse(parser)
@@ -18,22 +21,35 @@ def main() -> None:
     """Build the runner and test."""
     args = parse_args()
     # Imported late: --help answers at once.
-    from pss_razor.core import ConfigError
-    from pss_razor.engine.checkpoint import read_checkpoint
+    from pss_razor.core import ConfigError, atomic_write
+    from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
+    from pss_razor.engine.checks import check_dataloader, get_model, has_pools
     from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
+
+    from mmengine.dist import is_main_process
 
     with one_line_errors():
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
-        read_checkpoint(args.checkpoint, needs_pools=True)
-        config.load_from = args.checkpoint
+        pools = has_pools(config)
+        # 'none', as in MMRazor: no checkpoint but the one that the model's init_cfg names.
+        config.load_from = None if args.checkpoint == "none" and not pools else args.checkpoint
         config.resume = False
         if args.amp:
             config.test_cfg.fp16 = True
         if args.out is not None:
             if not args.out.endswith(".json"):
                 raise ConfigError(f"--out {args.out}: results are JSON; end the name with .json")
-            config.test_cfg.out_file = args.out
-        build_runner(config).test()
+            if pools:
+                config.test_cfg.out_file = args.out
+        checkpoint = read_checkpoint(config.load_from, needs_pools=pools) if config.load_from else None
+        runner = build_runner(config)
+        if not pools:  # PSS checks the same itself
+            check_dataloader(get_model(runner), runner.test_dataloader, "test_dataloader")
+            if checkpoint is not None:
+                check_state_dict(get_model(runner), checkpoint["state_dict"])
+        metrics = runner.test()
+        if args.out is not None and not pools and is_main_process():
+            atomic_write(args.out, json.dumps(metrics, indent=2).encode())
         close_process_group()
 
 

@@ -34,7 +34,7 @@ def main() -> None:
 
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import find_latest_checkpoint, read_checkpoint
-    from pss_razor.engine.checks import check_dataloader, get_algorithm
+    from pss_razor.engine.checks import check_dataloader, get_model, has_pools
     from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
 
     with one_line_errors():
@@ -50,16 +50,18 @@ def main() -> None:
             if config.get("auto_scale_lr", {}).get("base_batch_size") is None:
                 raise ConfigError("--auto-scale-lr needs auto_scale_lr = dict(base_batch_size=…) in the config")
             config.auto_scale_lr.enable = True
-        if args.resume is not None:
+        if args.resume is not None and "resume_from" in config.train_cfg:
+            config.train_cfg.resume_from = args.resume  # a search: load_from stays its supernet
+        elif args.resume is not None:
             found = find_latest_checkpoint(config.work_dir) if args.resume == "auto" else Path(args.resume)
             config.resume = found is not None
             if found is not None:  # else a load_from of the config stays
                 config.load_from = str(found)
         if config.get("load_from"):
-            read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")))
+            read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")) and has_pools(config))
         runner = build_runner(config)
         # Before mmengine builds its schedulers, which assert that an epoch has iterations.
-        check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
+        check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")
         runner.train()
         close_process_group()
 

@@ -2,6 +2,8 @@ custom_imports = dict(imports=["pss_razor.plugin"], allow_failed_imports=False)
 default_scope = "mmrazor"
 
 default_hooks = dict(
+    # mmengine's, without waiting for the device in every iteration.
+    runtime_info=dict(type="DeferredRuntimeInfoHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=100),
     param_scheduler=dict(type="ParamSchedulerHook"),

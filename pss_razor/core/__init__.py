@@ -1,10 +1,27 @@
 """The method without a framework: subnets, search spaces, constraints, sampling, pools. Needs numpy only."""
 
 from pss_razor.core.atomic_write import atomic_write
+from pss_razor.core.baseline_samplers import (
+    BASELINE_SAMPLERS,
+    MutualNetSubnetSampler,
+    UniformSubnetSampler,
+    USNetSubnetSampler,
+    shared_multiplier_subnets,
+)
 from pss_razor.core.chain_sampler import ChainSampler
-from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
+from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler, ListSampler
 from pss_razor.core.constraint import Constraint, build_constraints, check_metrics
 from pss_razor.core.cost import AdditiveCost, CostTerm
+from pss_razor.core.cream_space import (
+    CREAM_OPS,
+    CREAM_STAGES,
+    KERNELS_AND_EXPANSIONS,
+    STEM_CHANNELS,
+    CreamModel,
+    check_arch,
+    choose_depths,
+    released_model,
+)
 from pss_razor.core.errors import (
     CheckpointError,
     ConfigError,
@@ -14,40 +31,64 @@ from pss_razor.core.errors import (
     TrainingDivergedError,
     UnreachableTargetError,
 )
+from pss_razor.core.path_board import BoardEntry, PathBoard
+from pss_razor.core.path_sampler import PATH_SAMPLINGS, PathSampler
 from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
-from pss_razor.core.sampler import Draw, PrioritizedSubnetSampler, build_conditional_sampler
+from pss_razor.core.range_sampler import RangeSampler
+from pss_razor.core.sampler import PrioritizedSubnetSampler, build_conditional_sampler
 from pss_razor.core.schedule import exponential_decay
 from pss_razor.core.space import Dimension, SearchSpace
 from pss_razor.core.subnet import Subnet
+from pss_razor.core.subnet_sampler import Draw, SubnetSampler
 from pss_razor.core.width import make_divisible, width_choices
 
 __all__ = [
+    "BASELINE_SAMPLERS",
+    "CREAM_OPS",
+    "CREAM_STAGES",
+    "KERNELS_AND_EXPANSIONS",
+    "PATH_SAMPLINGS",
+    "STEM_CHANNELS",
     "AdditiveCost",
+    "BoardEntry",
     "ChainSampler",
     "CheckpointError",
     "ConditionalSampler",
     "ConfigError",
     "Constraint",
     "CostTerm",
+    "CreamModel",
     "DataError",
     "Dimension",
     "Draw",
     "EnumeratedSampler",
     "ExportError",
+    "ListSampler",
+    "MutualNetSubnetSampler",
     "PSSError",
+    "PathBoard",
+    "PathSampler",
     "PoolEntry",
     "PrioritizedPool",
     "PrioritizedPools",
     "PrioritizedSubnetSampler",
+    "RangeSampler",
     "SearchSpace",
     "Subnet",
+    "SubnetSampler",
     "TrainingDivergedError",
+    "USNetSubnetSampler",
+    "UniformSubnetSampler",
     "UnreachableTargetError",
     "atomic_write",
     "build_conditional_sampler",
     "build_constraints",
+    "check_arch",
     "check_metrics",
+    "choose_depths",
     "exponential_decay",
     "make_divisible",
+    "released_model",
+    "shared_multiplier_subnets",
     "width_choices",
 ]

@@ -102,31 +102,38 @@ class ConditionalSampler(ABC):
             ) from None
 
 
-class EnumeratedSampler(ConditionalSampler):
-    """For spaces that can be enumerated.
+class ListSampler(ConditionalSampler):
+    """For a list of subnets with probabilities.
 
     The draws of a target are look-ups in its subnets' cumulative probabilities, so that rare targets cost no more
     than others and nothing is rejected.
 
-    Raises:
-        ConfigError: The space is too large.
+    Args:
+        cost: Resource of every subnet, in the constraint's unit.
+        constraint: The targets.
+        indices: Value indices of the subnets, distinct, int64 (N, D).
+        probabilities: Probability of each, float64 (N,).
     """
 
-    # A million subnets enumerate in about a second and 100 MB.
-    max_size = 1_000_000
+    def __init__(
+        self, cost: AdditiveCost, constraint: Constraint, indices: np.ndarray, probabilities: np.ndarray
+    ) -> None:
+        self._indices = indices
+        self._probabilities = probabilities
+        super().__init__(cost, constraint)
+
+    def members(self, target: float) -> np.ndarray:
+        """The subnets of a target in the order of the list, value indices int64 (N, D)."""
+        return self._members[self._index(target)]
 
     def _prepare(self) -> None:
-        if self.space.size > self.max_size:
-            raise ConfigError(f"the search space has {self.space.size} subnets, more than {self.max_size} to enumerate")
-        indices = self.space.enumerate()
-        resources = self.cost(indices)
+        resources = self.cost(self._indices)
         self.resource_range = (float(resources.min()), float(resources.max()))
         target_of = self.constraint.nearest_target_index(resources)
-        probabilities = self.space.probabilities(indices)
         rows_of_targets = [np.flatnonzero(target_of == index) for index in range(len(self.constraint.targets))]
-        self._members = [indices[rows] for rows in rows_of_targets]
+        self._members = [self._indices[rows] for rows in rows_of_targets]
         self._resources = [resources[rows] for rows in rows_of_targets]
-        self._cumulative = [np.cumsum(probabilities[rows]) for rows in rows_of_targets]
+        self._cumulative = [np.cumsum(self._probabilities[rows]) for rows in rows_of_targets]
 
     def _count(self, index: int) -> int:
         return len(self._members[index])
@@ -135,3 +142,25 @@ class EnumeratedSampler(ConditionalSampler):
         cumulative = self._cumulative[index]
         rows = np.searchsorted(cumulative[:-1], generator.random(count) * cumulative[-1], side="right")
         return self._members[index][rows], self._resources[index][rows]
+
+
+class EnumeratedSampler(ListSampler):
+    """For spaces that can be enumerated.
+
+    Args:
+        cost: Resource of every subnet, in the constraint's unit.
+        constraint: The targets.
+
+    Raises:
+        ConfigError: The space is too large.
+    """
+
+    # A million subnets enumerate in about a second and 100 MB.
+    max_size = 1_000_000
+
+    def __init__(self, cost: AdditiveCost, constraint: Constraint) -> None:
+        space = cost.space
+        if space.size > self.max_size:
+            raise ConfigError(f"the search space has {space.size} subnets, more than {self.max_size} to enumerate")
+        indices = space.enumerate()
+        super().__init__(cost, constraint, indices, space.probabilities(indices))

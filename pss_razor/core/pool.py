@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,22 @@ class PoolEntry:
     visits: int = 1
 
 
+# Minus a cross-entropy, or what reads it: a score on a GPU is there only when its step has ended.
+Score = float | Callable[[], float]
+
+
+def check_score(subnet: Subnet, score: float) -> None:
+    """Check that training has not diverged.
+
+    Raises:
+        TrainingDivergedError: The score is not finite.
+    """
+    if not np.isfinite(score):
+        raise TrainingDivergedError(
+            f"the score of {subnet} is {score}: the training loss has diverged; lower the learning rate"
+        )
+
+
 class PrioritizedPool:
     """The best subnets of one target (PSS-Net, section 3).
 
@@ -43,7 +59,16 @@ class PrioritizedPool:
             raise ConfigError(f"pool_size = {capacity} must be at least 1")
         self.capacity = capacity
         self.score_momentum = score_momentum
-        self._entries: dict[Subnet, PoolEntry] = {}
+        self._up_to_date: dict[Subnet, PoolEntry] = {}
+        self._unread: list[tuple[Subnet, Score, float]] = []
+
+    @property
+    def _entries(self) -> dict[Subnet, PoolEntry]:
+        """The entries, after all updates."""
+        unread, self._unread = self._unread, []
+        for update in unread:
+            self._apply(*update)
+        return self._up_to_date
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -54,27 +79,34 @@ class PrioritizedPool:
     def __contains__(self, subnet: object) -> bool:
         return subnet in self._entries
 
+    def __getitem__(self, subnet: Subnet) -> PoolEntry:
+        return self._entries[subnet]
+
     @property
     def is_full(self) -> bool:
         """Whether draws may come from the pool instead of the search space."""
         return len(self._entries) >= self.capacity
 
-    def update(self, subnet: Subnet, score: float, resource: float) -> None:
+    def update(self, subnet: Subnet, score: Score, resource: float) -> None:
         """Insert a new subnet or average the score of a known one; above capacity the lowest score is dropped.
 
+        A score that is yet to be read is read when the pool is next looked at.
+
         Raises:
-            TrainingDivergedError: The score is not finite.
+            TrainingDivergedError: The score is not finite; also raised where one that is not finite is read.
         """
-        score, resource = float(score), float(resource)  # numpy scalars are not JSON-able
-        if not np.isfinite(score):
-            raise TrainingDivergedError(
-                f"the score of {subnet} is {score}: the training loss has diverged; lower the learning rate"
-            )
-        entry = self._entries.get(subnet)
+        if not callable(score):
+            check_score(subnet, score)
+        self._unread.append((subnet, score, float(resource)))
+
+    def _apply(self, subnet: Subnet, unread: Score, resource: float) -> None:
+        score = float(unread() if callable(unread) else unread)  # numpy scalars are not JSON-able
+        check_score(subnet, score)
+        entry = self._up_to_date.get(subnet)
         if entry is None:
-            self._entries[subnet] = PoolEntry(subnet, score, resource)
-            if len(self._entries) > self.capacity:
-                del self._entries[min(self, key=lambda e: e.score).subnet]
+            self._up_to_date[subnet] = PoolEntry(subnet, score, resource)
+            if len(self._up_to_date) > self.capacity:
+                del self._up_to_date[min(self._up_to_date.values(), key=lambda e: e.score).subnet]
         else:
             entry.score = self.score_momentum * entry.score + (1 - self.score_momentum) * score
             entry.visits += 1
@@ -98,15 +130,15 @@ class PrioritizedPool:
 
     def load_records(self, space: SearchSpace, records: list[dict[str, Any]]) -> None:
         """Replace the entries by those of :meth:`to_records`; above capacity the best stay."""
-        self._entries = {}
+        self._up_to_date, self._unread = {}, []
         for record in records:
             subnet = space.from_record(record)
-            self._entries[subnet] = PoolEntry(
+            self._up_to_date[subnet] = PoolEntry(
                 subnet, float(record["score"]), float(record["resource"]), int(record["visits"])
             )
         if len(self) > self.capacity:  # saved with a larger pool_size
             kept = {entry.subnet for entry in self.best(self.capacity)}
-            self._entries = {subnet: entry for subnet, entry in self._entries.items() if subnet in kept}
+            self._up_to_date = {subnet: entry for subnet, entry in self._up_to_date.items() if subnet in kept}
 
 
 class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from pss_razor.core.chain_sampler import ChainSampler
 from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler
-from pss_razor.core.constraint import Constraint, check_metrics
+from pss_razor.core.constraint import Constraint
 from pss_razor.core.cost import AdditiveCost
-from pss_razor.core.errors import CheckpointError
-from pss_razor.core.pool import PrioritizedPools
+from pss_razor.core.pool import PrioritizedPools, Score
 from pss_razor.core.subnet import Subnet
+from pss_razor.core.subnet_sampler import Draw, SubnetSampler
 
 
 def build_conditional_sampler(cost: AdditiveCost, constraint: Constraint) -> ConditionalSampler:
@@ -28,27 +25,8 @@ def build_conditional_sampler(cost: AdditiveCost, constraint: Constraint) -> Con
     return EnumeratedSampler(cost, constraint) if small else ChainSampler(cost, constraint)
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A subnet to train on the next batch, and the pool it was drawn for.
-
-    Args:
-        metric: Metric of the pool.
-        target: Target of the pool.
-        subnet: The subnet.
-        resource: Its cost in the metric's unit.
-        explored: Whether it is from the search space instead of the pool.
-    """
-
-    metric: str
-    target: float
-    subnet: Subnet
-    resource: float
-    explored: bool
-
-
-class PrioritizedSubnetSampler:
-    """Chooses the subnet of every training iteration and learns from its score (PSS-Net, section 3).
+class PrioritizedSubnetSampler(SubnetSampler):
+    """Draws from prioritized pools that learn from the scores (PSS-Net, section 3).
 
     Args:
         costs: Metric -> resource of every subnet.
@@ -59,6 +37,8 @@ class PrioritizedSubnetSampler:
         seed: Seed of the draws; the same on all ranks.
     """
 
+    _state_keys = ("pools", "generator")
+
     def __init__(
         self,
         costs: Mapping[str, AdditiveCost],
@@ -67,20 +47,15 @@ class PrioritizedSubnetSampler:
         score_momentum: float = 0.9,
         seed: int = 0,
     ) -> None:
-        check_metrics([constraint.metric for constraint in constraints], costs)
-        self.samplers = {c.metric: build_conditional_sampler(costs[c.metric], c) for c in constraints}
-        self.costs = costs
-        self.space = next(iter(self.samplers.values())).space
-        capacities = {
-            (metric, target): min(pool_size, sampler.count(target))
-            for metric, sampler in self.samplers.items()
-            for target in sampler.reachable_targets
-        }
+        super().__init__(costs, constraints, seed)
+        self._keys = self.reachable_targets
+        capacities = {(m, target): min(pool_size, self.samplers[m].count(target)) for m, target in self._keys}
         self.pools = PrioritizedPools(capacities, score_momentum)
-        self._keys = list(self.pools)
-        self.generator = np.random.default_rng(seed)
 
-    def draw(self, p_explore: float, temperature: float) -> Draw:
+    def _build_conditional_sampler(self, cost: AdditiveCost, constraint: Constraint) -> ConditionalSampler:
+        return build_conditional_sampler(cost, constraint)
+
+    def draw(self, p_explore: float = 1.0, temperature: float = 1.0) -> Draw:
         """Draw for the next iteration.
 
         All pools are equally likely, which picks a constraint in proportion to its number of targets and then one of
@@ -95,18 +70,24 @@ class PrioritizedSubnetSampler:
         explore = self.generator.random() < p_explore or not pool.is_full
         if explore:
             indices, resources = self.samplers[metric].draw_many(target, 1, self.generator)
-            return Draw(metric, target, self.space.decode(indices[0]), float(resources[0]), explored=True)
-        subnet = pool.draw(temperature, self.generator)
-        resource = float(self.costs[metric](self.space.encode([subnet]))[0])
-        return Draw(metric, target, subnet, resource, explored=False)
+            subnet, resource = self.space.decode(indices[0]), float(resources[0])
+        else:
+            subnet = pool.draw(temperature, self.generator)
+            resource = pool[subnet].resource
+        return Draw(subnet, explore, metric, target, resource)
 
-    def update(self, draw: Draw, score: float) -> None:
+    def update(self, draw: Draw, score: Score) -> None:
         """Tell the pool how its subnet did on the batch (minus the cross-entropy)."""
+        assert draw.metric is not None and draw.target is not None and draw.resource is not None
         self.pools[draw.metric, draw.target].update(draw.subnet, score, draw.resource)
+
+    def candidates(self, top_k: int) -> dict[tuple[str, float], list[tuple[Subnet, float | None]]]:
+        """Each pool's ``top_k`` best by score; fewer where a pool has fewer."""
+        return {key: [(entry.subnet, entry.score) for entry in pool.best(top_k)] for key, pool in self.pools.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able pools and random state."""
-        return {"pools": self.pools.state_dict(self.space), "generator": self.generator.bit_generator.state}
+        return {"pools": self.pools.state_dict(self.space), **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` returned.
@@ -114,8 +95,5 @@ class PrioritizedSubnetSampler:
         Raises:
             CheckpointError: The pools are of another space or other constraints.
         """
-        missing = [key for key in ("pools", "generator") if key not in state]
-        if missing:
-            raise CheckpointError(f"the sampler's state misses {missing}; it holds {sorted(state)}")
+        super().load_state_dict(state)
         self.pools.load_state_dict(self.space, state["pools"])
-        self.generator.bit_generator.state = state["generator"]

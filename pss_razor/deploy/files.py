@@ -14,6 +14,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from pss_razor.core import ExportError, atomic_write
 from pss_razor.deploy.static_net import MAX_NESTING, MAX_RESOLUTION, StaticNet, check_nesting, check_tensors, show
@@ -66,14 +67,7 @@ def load_subnet(directory: str | os.PathLike[str]) -> StaticNet:
     """
     folder = Path(directory)
     spec = _read_json(folder / SPEC_FILE)
-    try:
-        tensors = safetensors.torch.load(_read(folder / WEIGHTS_FILE))
-    except (SafetensorError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-        if isinstance(error, ExportError):
-            raise
-        raise ExportError(
-            f"{folder / WEIGHTS_FILE} is truncated or not a safetensors file ({show(str(error))}); copy it again"
-        ) from error
+    tensors = read_tensors(folder / WEIGHTS_FILE)
     try:
         return StaticNet.from_tensors(spec, tensors)
     except ExportError as error:
@@ -110,8 +104,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         ``{"format": 1, "created": str, "versions": {name: str}, "preprocessing": {...}, "subnets": [...]}``. A subnet
-        has ``metric`` (such as "flops"), ``target`` and ``resource`` (in the unit of the metric), ``accuracy``,
-        ``parity_error`` (largest difference of logits to the supernet), ``channels`` (search group -> channels),
+        has ``metric`` (such as "flops"), ``target`` and ``resource`` (in the unit of the metric), ``accuracy`` (None if
+        it was not evaluated), ``parity_error`` (largest difference of logits to the supernet, of the largest logit),
+        ``channels`` (search group -> channels),
         ``resolution`` in pixels, and ``files`` (kind -> path relative to ``directory``), and may have more. No two
         have the same metric and target.
 
@@ -123,6 +118,36 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = _read_json(path)
     _check_manifest(manifest, path)
     return manifest
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Reads a safetensors file.
+
+    Raises:
+        ExportError: The file is missing, or damaged.
+    """
+    try:
+        return safetensors.torch.load(_read(path))
+    except (SafetensorError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        if isinstance(error, ExportError):
+            raise
+        raise ExportError(
+            f"{path} is truncated or not a safetensors file ({show(str(error))}); copy it again"
+        ) from error
+
+
+def parse_json(data: bytes) -> Any:
+    """Parses JSON that need not be trusted.
+
+    Raises:
+        ValueError: It is not JSON, or nested so deeply that it would exhaust the stack.
+    """
+    # json recurses. Python's own limit guards the stack, but libraries raise it (mmrazor does) until it does not.
+    brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data), dtype=np.uint8)
+    opening, closing = np.isin(brackets, list(b"[{")), np.isin(brackets, list(b"]}"))
+    if np.max(np.cumsum(opening.astype(int) - closing), initial=0) > MAX_NESTING:
+        raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
+    return json.loads(data)
 
 
 def _meta_state(net: StaticNet) -> dict[str, Any]:
@@ -147,13 +172,7 @@ def _read(path: Path, limit: int | None = None) -> bytes:
 
 def _read_json(path: Path) -> Any:
     try:
-        data = _read(path, _MAX_JSON_BYTES)
-        # json recurses. Python's own limit guards the stack, but libraries raise it (mmrazor does) until it does not.
-        brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data), dtype=np.uint8)
-        opening, closing = np.isin(brackets, list(b"[{")), np.isin(brackets, list(b"]}"))
-        if np.max(np.cumsum(opening.astype(int) - closing), initial=0) > MAX_NESTING:
-            raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
-        return json.loads(data)
+        return parse_json(_read(path, _MAX_JSON_BYTES))
     except ExportError:
         raise
     except ValueError as error:
@@ -181,8 +200,11 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         what = f"subnets[{index}]"
         check(isinstance(subnet, dict), what, subnet, "an object")
         check(isinstance(subnet.get("metric"), str), f"{what}.metric", subnet.get("metric"), "text")
-        for key in ("target", "resource", "accuracy", "parity_error"):
+        for key in ("target", "resource", "parity_error"):
             check(_is_number(subnet.get(key)), f"{what}.{key}", subnet.get(key), "a finite number")
+        accuracy = subnet.get("accuracy", "missing")
+        good = accuracy is None or _is_number(accuracy)
+        check(good, f"{what}.accuracy", accuracy, "a finite number, or null if it was not evaluated")
         name = (subnet["metric"], subnet["target"])
         check(name not in seen, f"(metric, target) of {what}", name, "unique")
         seen.add(name)

@@ -78,8 +78,25 @@ class StaticNet(nn.Module):
         Raises:
             ExportError: The description or a tensor is bad; the message names it.
         """
+        return cls.build(spec, lambda net: tensors)
+
+    @classmethod
+    def build(cls, spec: Mapping[str, Any], find: Callable[[StaticNet], Mapping[str, Tensor]]) -> StaticNet:
+        """As :meth:`from_tensors`, for weights that are known only when the shapes are.
+
+        Args:
+            spec: As for :class:`StaticNet`.
+            find: Gets the network without memory (on the meta device), and returns its state dict.
+
+        Returns:
+            As :meth:`from_tensors`.
+
+        Raises:
+            ExportError: As :meth:`from_tensors`, and whatever ``find`` raises.
+        """
         with torch.device("meta"):
             net = cls(spec).eval().requires_grad_(False)
+        tensors = find(net)
         check_tensors(net.state_dict(), tensors)
         net._dry_run()
         net.load_state_dict(dict(tensors), assign=True)
@@ -113,14 +130,7 @@ class StaticNet(nn.Module):
         Raises:
             ExportError: ``images`` has another number of dimensions or channels, or is not float.
         """
-        if images.dim() != 4 or images.shape[1] != IMAGE_CHANNELS:
-            raise ExportError(f"images have shape {tuple(images.shape)}; pass a batch (N, {IMAGE_CHANNELS}, H, W)")
-        if not images.is_floating_point():
-            raise ExportError(f"images have dtype {images.dtype}; normalise them to float first")
-        size = (self._resolution, self._resolution)
-        if images.shape[-2:] != size:
-            images = F.interpolate(images, size=size, mode="bilinear", align_corners=True)
-
+        images = resize_images(images, self._resolution)
         values = self._program.values.copy()
         values[0] = images
         del images  # a resized batch is freed after its last use, like every other value
@@ -139,6 +149,9 @@ class StaticNet(nn.Module):
             arguments = [values[slot] for slot in slots]
             if function is operator.mul and any(isinstance(value, str | list | tuple) for value in arguments):
                 raise ExportError(f"node {show(name)} repeats a sequence; multiply tensors and numbers only")
+            if _keeps_shape(function, arguments):
+                values[out] = arguments[0]
+                continue
             try:
                 values[out] = function(*arguments)
             except Exception as error:  # the operations are known to be harmless, but any of their arguments may be bad
@@ -149,6 +162,29 @@ class StaticNet(nn.Module):
         if not (isinstance(result, Tensor) and result.dim() == 2 and result.shape[0] == 2):
             found = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else f"type {type(result).__name__}"
             raise ExportError(f"the output for two images has {found}; a static network returns logits (N, classes)")
+
+
+def resize_images(images: Tensor, resolution: int) -> Tensor:
+    """Checks a batch, and resizes it if it has another size: bilinearly with aligned corners, as in training.
+
+    Args:
+        images: Normalised images, float (N, 3, H, W).
+        resolution: Wanted height and width, in pixels.
+
+    Returns:
+        Images, (N, 3, resolution, resolution).
+
+    Raises:
+        ExportError: ``images`` has another number of dimensions or channels, or is not float.
+    """
+    if images.dim() != 4 or images.shape[1] != IMAGE_CHANNELS:
+        raise ExportError(f"images have shape {tuple(images.shape)}; pass a batch (N, {IMAGE_CHANNELS}, H, W)")
+    if not images.is_floating_point():
+        raise ExportError(f"images have dtype {images.dtype}; normalise them to float first")
+    size = (resolution, resolution)
+    if images.shape[-2:] == size:
+        return images
+    return F.interpolate(images, size=size, mode="bilinear", align_corners=True)
 
 
 def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
@@ -209,6 +245,19 @@ class _Call:
     def __call__(self, *args: Any) -> Any:
         first = len(args) - len(self.keywords)
         return self.function(*args[:first], **dict(zip(self.keywords, args[first:], strict=True)))
+
+
+def _keeps_shape(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
+    """Whether a call is known to work and to return a value like its argument, without running it.
+
+    On the meta device torch runs just these in Python, so that they took most of the time of loading a network.
+    """
+    match function, arguments:
+        case nn.BatchNorm2d(), [Tensor(dtype=torch.float32, shape=[_, channels, _, _])]:
+            return channels == function.num_features
+        case nn.ReLU() | nn.ReLU6() | nn.SiLU() | nn.Hardswish(), [Tensor(dtype=torch.float32)]:
+            return True
+    return False
 
 
 def _make_list(*items: Any) -> list[Any]:

@@ -36,7 +36,7 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
 
     Args:
         path: A file that mmengine's runner wrote.
-        needs_pools: Whether a checkpoint without prioritized pools is of no use.
+        needs_pools: Whether a checkpoint without prioritized pools, or the state of a baseline, is of no use.
 
     Returns:
         Its content; tensors stay mapped to the file until they are used.
@@ -67,11 +67,13 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
         keys = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise CheckpointError(f"{path} is not a checkpoint of tools/train.py: no 'state_dict' in {keys}")
     if needs_pools:
-        get_pool_state(checkpoint, path)
+        get_sampler_state(checkpoint, path)
     return checkpoint
 
 
-def get_pool_state(checkpoint: Mapping[str, Any], source: str | os.PathLike[str] = "the checkpoint") -> dict[str, Any]:
+def get_sampler_state(
+    checkpoint: Mapping[str, Any], source: str | os.PathLike[str] = "the checkpoint"
+) -> dict[str, Any]:
     """The state that the sampler hook saved.
 
     Raises:
@@ -80,7 +82,7 @@ def get_pool_state(checkpoint: Mapping[str, Any], source: str | os.PathLike[str]
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
             f"{source} has no prioritized pools (key {CHECKPOINT_KEY!r}): it was not trained with "
-            "PrioritizedPoolSamplerHook, so there are no subnets to evaluate, export or resume"
+            "PrioritizedPoolSamplerHook or a baseline's hook, so there are no subnets to evaluate, export or resume"
         )
     return checkpoint[CHECKPOINT_KEY]
 

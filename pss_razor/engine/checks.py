@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
 from torch.utils.data import DataLoader
 
 from pss_razor.core import ConfigError, DataError
 from pss_razor.models import PSS
+from pss_razor.registry import MODELS
 
+from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+
+
+def has_pools(config: Config) -> bool:
+    """Whether a config trains pools, or a baseline of theirs: the state of a sampler is in its checkpoints."""
+    model = MODELS.get(config.model.get("type", ""))
+    return isinstance(model, type) and issubclass(model, PSS)
+
+
+def get_model(runner: Runner) -> nn.Module:
+    """The model of a runner, unwrapped."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def get_algorithm(runner: Runner) -> PSS:
@@ -19,17 +33,17 @@ def get_algorithm(runner: Runner) -> PSS:
     Raises:
         ConfigError: The model is something else.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = get_model(runner)
     if not isinstance(model, PSS):
         raise ConfigError(f"the model is a {type(model).__name__}; prioritized pools need model=dict(type='PSS', …)")
     return model
 
 
-def check_dataloader(algorithm: PSS, dataloader: DataLoader, name: str) -> None:
+def check_dataloader(model: nn.Module, dataloader: DataLoader, name: str) -> None:
     """Check that a data loader has batches, and as many classes as the head.
 
     Args:
-        algorithm: The algorithm.
+        model: An algorithm, or a classifier.
         dataloader: The data loader.
         name: Its key in the config, for the error.
 
@@ -43,9 +57,11 @@ def check_dataloader(algorithm: PSS, dataloader: DataLoader, name: str) -> None:
             f"drop_last is {dataloader.drop_last}; lower the batch size"
         )
     classes = getattr(dataset, "metainfo", {}).get("classes")
-    num_classes = getattr(algorithm.architecture.head, "num_classes", None)
+    where = "model.architecture" if hasattr(model, "architecture") else "model.cfg"
+    classifier = getattr(model, "architecture", model)
+    num_classes = getattr(getattr(classifier, "head", None), "num_classes", None)
     if classes is not None and num_classes is not None and len(classes) != num_classes:
         raise DataError(
             f"{name}: the dataset has {len(classes)} classes, the head {num_classes}; set "
-            f"model.architecture.head.num_classes={len(classes)}"
+            f"{where}.head.num_classes={len(classes)}"
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pss_razor.core import PrioritizedSubnetSampler, Subnet
+from pss_razor.core import Subnet, SubnetSampler
 from pss_razor.engine.bn_calibration import (
     BNStatistics,
     calibrate_bn,
@@ -43,7 +43,7 @@ class PoolEvaluator:
 
     Args:
         algorithm: The algorithm, unwrapped.
-        sampler: With the pools.
+        sampler: With the pools, or of a baseline.
         calibration_dataloader: Training images.
         calibration_batches: Batches that BN statistics are averaged over.
         fp16: Evaluate in mixed precision.
@@ -52,7 +52,7 @@ class PoolEvaluator:
     def __init__(
         self,
         algorithm: PSS,
-        sampler: PrioritizedSubnetSampler,
+        sampler: SubnetSampler,
         calibration_dataloader: DataLoader,
         calibration_batches: int = 9,
         fp16: bool = False,
@@ -66,22 +66,20 @@ class PoolEvaluator:
         self._batches: list[Any] | None = None
 
     def candidates(self, top_k: int) -> list[dict[str, Any]]:
-        """The largest, the smallest, and each pool's ``top_k`` best by score, as records without accuracies.
+        """The largest, the smallest, and the sampler's ``top_k`` candidates of each target; records without accuracies.
 
         A record has ``metric``, ``target`` and ``rank`` (0 is the pool's best; None for largest and smallest),
-        ``name``, ``subnet``, ``score`` and ``resources`` by metric.
+        ``name``, ``subnet``, ``score`` (None without pools) and ``resources`` by metric.
         """
         space = self.algorithm.space
         records: list[dict[str, Any]] = [
             dict(name="largest", metric=None, target=None, rank=None, subnet=space.largest, score=None),
             dict(name="smallest", metric=None, target=None, rank=None, subnet=space.smallest, score=None),
         ]
-        for (metric, target), pool in self.sampler.pools.items():
-            for rank, entry in enumerate(pool.best(top_k)):
+        for (metric, target), candidates in self.sampler.candidates(top_k).items():
+            for rank, (subnet, score) in enumerate(candidates):
                 name = f"{metric}_{target}"
-                records.append(
-                    dict(name=name, metric=metric, target=target, rank=rank, subnet=entry.subnet, score=entry.score)
-                )
+                records.append(dict(name=name, metric=metric, target=target, rank=rank, subnet=subnet, score=score))
         indices = space.encode([record["subnet"] for record in records])
         costs = {metric: cost(indices) for metric, cost in self.algorithm.costs.items()}
         for row, record in enumerate(records):

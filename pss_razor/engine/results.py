@@ -54,6 +54,7 @@ def write_results(runner: Any, records: Sequence[Mapping[str, Any]], path: Path)
     space = algorithm.space
     document = {
         "format": _FORMAT,
+        "model": type(algorithm.architecture.backbone).__name__,
         "checkpoint": str(runner._load_from),
         "dataset_size": len(runner.test_dataloader.dataset),
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
@@ -73,11 +74,11 @@ def write_results(runner: Any, records: Sequence[Mapping[str, Any]], path: Path)
     return written
 
 
-def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:
-    """Read the records of :func:`write_results`.
+def read_document(path: Path) -> dict[str, Any]:
+    """Read the file of :func:`write_results` as it is, whatever search space it is of.
 
     Raises:
-        ConfigError: The file is missing, of another kind, or of another search space.
+        ConfigError: The file is missing or of another kind.
     """
     try:
         document = json.loads(path.read_text())
@@ -87,6 +88,16 @@ def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:
         raise ConfigError(f"results file {path} is not JSON: {error}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT or "subnets" not in document:
         raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
+    return document
+
+
+def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:
+    """Read the records of :func:`write_results`.
+
+    Raises:
+        ConfigError: The file is missing, of another kind, or of another search space.
+    """
+    document = read_document(path)
     try:
         return [{**record, "subnet": space.from_record(record)} for record in document["subnets"]]
     except ConfigError as error:

@@ -1,19 +1,25 @@
 """Models: slimmable backbones, mutators, the PSS algorithm."""
 
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
-from pss_razor.models.algorithms import PSS
-from pss_razor.models.backbones import SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
+from pss_razor.models.activations import LeanReLU6
+from pss_razor.models.algorithms import PSS, Cream, CreamStep
+from pss_razor.models.backbones import CreamMobileNet, SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
 from pss_razor.models.classifiers import SlimmableImageClassifier
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear
 from pss_razor.models.heads import SlicedLinearClsHead
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 from pss_razor.models.mutators import PSSMutator
-from pss_razor.models.wrappers import PSSDistributedDataParallel
+from pss_razor.models.wrappers import PortableDistributedDataParallel, PSSDistributedDataParallel
 
 __all__ = [
     "PSS",
+    "Cream",
+    "CreamMobileNet",
+    "CreamStep",
+    "LeanReLU6",
     "PSSDistributedDataParallel",
     "PSSMutator",
+    "PortableDistributedDataParallel",
     "PrefixChannelContainer",
     "PrefixMutableChannel",
     "ScaledChannel",

@@ -1,5 +1,15 @@
 """Pictures of results."""
 
 from pss_razor.visualization.accuracy_resource import draw_accuracy_against_resource
+from pss_razor.visualization.main_result import Curve, draw_main_result, figure_of_main_result, published_curves
+from pss_razor.visualization.method_comparison import draw_method_comparison, figure_of_method_comparison
 
-__all__ = ["draw_accuracy_against_resource"]
+__all__ = [
+    "Curve",
+    "draw_accuracy_against_resource",
+    "draw_main_result",
+    "draw_method_comparison",
+    "figure_of_main_result",
+    "figure_of_method_comparison",
+    "published_curves",
+]

@@ -18,8 +18,8 @@ from pss_razor.core import CheckpointError
 from pss_razor.deploy import read_manifest
 from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.engine.export import export_subnets
+from pss_razor.engine.export_choice import choose_pools, choose_subnets
 from pss_razor.engine.launch import build_runner, load_config
-from pss_razor.engine.results import best_of_pools
 
 GROUPS = ("stem", *(f"stage{stage}" for stage in range(1, 8)))
 BASE_WIDTHS = (32, 16, 24, 32, 64, 96, 160, 320)
@@ -229,13 +229,39 @@ def test_tests_and_exports_as_our_own(convert, write, tmp_path):
     options = [f"load_from={out}", "experiment_name=imported"]
     runner = build_runner(load_config(str(config), options, "none", str(tmp_path / "work")))
     runner.test()
-    chosen = [record for record in best_of_pools(runner.test_loop.results) if record["metric"] is not None]
-    export_subnets(
-        runner.test_loop.build_evaluator_of_pools(), chosen[-1:], next(iter(runner.test_dataloader)), tmp_path / "nets"
-    )
+    evaluator = runner.test_loop.build_evaluator_of_pools()
+    chosen = choose_subnets(evaluator, list(evaluator.sampler.candidates(1)), runner.test_loop.results)
+    export_subnets(evaluator, chosen[-1:], runner.test_dataloader, tmp_path / "nets", ["torch", "bundle"])
     (entry,) = read_manifest(tmp_path / "nets")["subnets"]
     assert (*entry["channels"].values(), entry["resolution"]) == network_of(wider) != network_of(SMALLEST)
     assert entry["parity_error"] <= 1e-5
+
+
+def test_reference_checkpoint_exports(reference, convert, tmp_path):
+    """A subnet of the authors' own pools, in two formats."""
+    config = tmp_path / "config.py"
+    config.write_text(
+        f'_base_ = "{CONFIGS}/pss_mbv2_flops_digits.py"\n'
+        f"model = dict(architecture=dict(resolutions={RESOLUTIONS}),\n"
+        '    constraints=[dict(metric="flops", first=70, last=300, step=10)])\n'
+        "train_dataloader = dict(batch_size=8, dataset=dict(indices=8))\n"
+        "test_dataloader = dict(batch_size=4, dataset=dict(indices=4))\n"
+        "test_cfg = dict(calibration_batches=1)\n"
+        'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])\n'
+    )
+    out = tmp_path / "ours.pth"
+    done = convert("checkpoint", reference / "mbv2_checkpoint_249.pt", out, "--config", config)
+    assert done.code == 0, done.err
+    options = [f"load_from={out}", "experiment_name=reference"]
+    runner = build_runner(load_config(str(config), options, "none", str(tmp_path / "work")))
+    runner.call_hook("before_run")
+    runner.load_or_resume()
+    evaluator = runner.test_loop.build_evaluator_of_pools()
+    chosen = choose_subnets(evaluator, choose_pools(["flops=70"], evaluator.sampler.candidates(1)), [])
+    export_subnets(evaluator, chosen, runner.test_dataloader, tmp_path / "nets")
+    (entry,) = read_manifest(tmp_path / "nets")["subnets"]
+    assert (entry["target"], entry["selected_by"], entry["accuracy"]) == (70, "score", None)
+    assert 65 <= entry["resource"] <= 75 and entry["parity_error"] <= 1e-5
 
 
 def test_default_config_takes_the_number_of_classes(convert, write, weights, tmp_path):

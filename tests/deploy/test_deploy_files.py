@@ -194,8 +194,9 @@ atomic_write(sys.argv[1], b"new")
 
 def test_needs_no_openmmlab():
     code = """
-import sys, pss_razor.deploy
-print([name for name in ("mmengine", "mmcv", "mmcls", "mmrazor", "torchvision") if name in sys.modules])
+import sys, pss_razor.deploy, pss_razor.deploy.preprocess
+others = ("mmengine", "mmcv", "mmcls", "mmrazor", "torchvision", "onnx", "onnxruntime", "cv2", "PIL")
+print([name for name in others if name in sys.modules])
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
@@ -246,7 +247,7 @@ def test_missing_manifest(tmp_path):
         (["subnets", 0, "metric"], None, r"subnets\[0\]\.metric is None; it must be text"),
         (["subnets", 0, "target"], "150", r"subnets\[0\]\.target is '150'"),
         (["subnets", 0, "target"], True, r"subnets\[0\]\.target is True"),
-        (["subnets", 1, "accuracy"], None, r"subnets\[1\]\.accuracy is None"),
+        (["subnets", 1, "accuracy"], "high", r"subnets\[1\]\.accuracy is 'high'"),
         (["subnets", 0, "resource"], float("nan"), r"subnets\[0\]\.resource is nan"),
         (["subnets", 0, "channels"], {"stem": 1.5}, r"subnets\[0\]\.channels is"),
         (["subnets", 0, "channels"], {"stem": 0}, r"subnets\[0\]\.channels is"),

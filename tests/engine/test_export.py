@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,39 +8,52 @@ import sys
 import pytest
 import torch
 
-from pss_razor.core import ExportError
+from pss_razor.core import ConfigError, ExportError
 from pss_razor.deploy import load_subnet, read_manifest
-from pss_razor.engine import export
-from pss_razor.engine.results import best_of_pools
+from pss_razor.deploy.bundle import load_bundle, round_bn_statistics
+from pss_razor.engine import export, export_choice, export_formats
+from pss_razor.engine.bn_calibration import set_bn_statistics
+
+SOURCE = {"checkpoint_sha256": "0" * 64}
 
 
 @pytest.fixture(scope="module")
 def _exported(_tested, tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     _tested.test_loop.run()
-    records = [record for record in best_of_pools(_tested.test_loop.results) if record["metric"] is not None]
-    batch = next(iter(_tested.test_dataloader))
     evaluator = _tested.test_loop.build_evaluator_of_pools()
-    export.export_subnets(evaluator, records, batch, folder)
-    return evaluator, records, batch, folder
+    pools = list(evaluator.sampler.candidates(1))
+    records = export_choice.choose_subnets(evaluator, pools, _tested.test_loop.results)
+    export.export_subnets(evaluator, records, _tested.test_dataloader, folder, ["torch", "bundle"])
+    return evaluator, records, _tested.test_dataloader, folder
 
 
 @pytest.fixture
 def exported(_exported, tested):
-    """The evaluator, the records that were exported, the batch of the parity check, and the folder."""
+    """The evaluator, the records that were exported, the images of the parity check, and the folder."""
     return _exported
 
 
+def images_of(evaluator, dataloader):
+    return evaluator.algorithm.data_preprocessor(next(iter(dataloader)), False)["inputs"]
+
+
+def supernet_logits(evaluator, subnet, images):
+    """Of a subnet with rounded BN statistics; call inside ``isolated()`` and ``no_grad()``."""
+    statistics = evaluator.calibrate(subnet)
+    set_bn_statistics(evaluator.algorithm, [tuple(map(round_bn_statistics, pair)) for pair in statistics])
+    return evaluator.algorithm(images)
+
+
 def test_logits_equal_the_supernets(exported):
-    evaluator, records, batch, folder = exported
-    algorithm = evaluator.algorithm
-    images = algorithm.data_preprocessor(batch, False)["inputs"]
+    evaluator, records, dataloader, folder = exported
+    images = images_of(evaluator, dataloader)
+    bundle = {subnet.name: subnet.net for subnet in load_bundle(folder / "bundle.safetensors").subnets}
     with evaluator.isolated(), torch.no_grad():
         for record in records:
-            evaluator.calibrate(record["subnet"])
-            expected = algorithm(images)
-            difference = (load_subnet(folder / record["name"])(images) - expected).abs().max()
-            assert difference <= 1e-5 * expected.abs().max()
+            expected = supernet_logits(evaluator, record["subnet"], images)
+            for net in (load_subnet(folder / record["name"]), bundle[record["name"]]):
+                assert (net(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_manifest(exported):
@@ -51,7 +65,9 @@ def test_manifest(exported):
         assert entry["resource"] == record["resources"][record["metric"]]
         assert entry["accuracy"] == record["metrics"]["accuracy/top1"]
         assert {**entry["channels"], "resolution": entry["resolution"]} == dict(record["subnet"])
-        assert entry["parity_error"] <= 1e-5
+        assert entry["selected_by"] == "validation accuracy"
+        assert entry["parity_error"] == max(entry["parity_errors"].values()) <= 1e-5
+        assert list(entry["parity_errors"]) == ["torch", "bundle"]
         assert abs(entry["resource"] - entry["target"]) <= {"flops": 0.1, "params": 0.005}[entry["metric"]]
         assert all((folder / file).is_file() for file in entry["files"].values())
         assert load_subnet(folder / record["name"]).resolution == record["subnet"]["resolution"]
@@ -76,38 +92,158 @@ def test_files_are_as_large_as_the_subnet(exported):
 
 
 def test_leaves_the_supernet_as_it_was(exported, tmp_path, assert_same):
-    evaluator, records, batch, _ = exported
+    evaluator, records, dataloader, _ = exported
     before = {name: tensor.clone() for name, tensor in evaluator.algorithm.state_dict().items()}
     active = evaluator.algorithm.mutator.active_subnet
-    export.export_subnets(evaluator, records[:1], batch, tmp_path)
+    export.export_subnets(evaluator, records[:1], dataloader, tmp_path)
     assert_same(before, dict(evaluator.algorithm.state_dict()))
     assert evaluator.algorithm.mutator.active_subnet == active
 
 
 def test_preprocessing_is_stated(exported):
-    evaluator, _, batch, folder = exported
+    evaluator, _, dataloader, folder = exported
     preprocessing = json.loads((folder / "manifest.json").read_text())["preprocessing"]
+    batch = next(iter(dataloader))
     images = torch.stack(list(batch["inputs"])).float()
     mean, std = (torch.tensor(preprocessing[key]).view(-1, 1, 1) for key in ("mean", "std"))
     expected = evaluator.algorithm.data_preprocessor(batch, False)["inputs"]
     torch.testing.assert_close((images - mean) / std, expected)
     assert preprocessing["channel_order"].endswith("(BGR)")  # to_rgb=False
+    assert preprocessing["resize"] == {"resize_edge": None, "resize": 32, "center_crop": None}
 
 
 def test_a_network_that_differs_is_refused(exported, monkeypatch, tmp_path):
-    evaluator, records, batch, _ = exported
+    evaluator, records, dataloader, _ = exported
 
     def load_wrong_subnet(folder):
         net = load_subnet(folder)
         list(net.parameters())[-1].add_(0.001)  # the bias of the last layer
         return net
 
-    monkeypatch.setattr(export, "load_subnet", load_wrong_subnet)
+    wrong = dataclasses.replace(export_formats.FORMATS["torch"], load=load_wrong_subnet)
+    monkeypatch.setitem(export_formats.FORMATS, "torch", wrong)
     with pytest.raises(
         ExportError, match=r"logits differ from the supernet's by .* of the largest logit, more than 1e-05"
     ):
-        export.export_subnets(evaluator, records[:1], batch, tmp_path / "wrong")
-    assert not (tmp_path / "wrong" / "manifest.json").exists()
+        export.export_subnets(evaluator, records[:1], dataloader, tmp_path / "wrong")
+    assert [path for path in (tmp_path / "wrong").rglob("*") if path.is_file()] == []
+
+
+class CountedCalls:
+    """Counts calls of a function, and may raise at one of them."""
+
+    def __init__(self, function, stop_at=0):
+        self.function, self.stop_at, self.count = function, stop_at, 0
+
+    def __call__(self, *args):
+        self.count += 1
+        if self.count == self.stop_at:
+            raise KeyboardInterrupt
+        return self.function(*args)
+
+
+@pytest.fixture
+def count_exports(monkeypatch):
+    """``count_exports()``: the networks that are traced from now on, each after a calibration."""
+
+    def count(stop_at=0):
+        counter = CountedCalls(export.trace_static, stop_at)
+        monkeypatch.setattr(export, "trace_static", counter)
+        return counter
+
+    return count
+
+
+def test_interrupted_export_continues_and_equals_one_that_was_not(exported, count_exports, tmp_path):
+    evaluator, records, dataloader, folder = exported
+    with pytest.raises(KeyboardInterrupt):
+        count_exports(stop_at=3)
+        export.export_subnets(evaluator, records, dataloader, tmp_path, source=SOURCE)
+    assert not (tmp_path / "manifest.json").exists() and not list(tmp_path.rglob("*.tmp"))
+    assert len(list(tmp_path.glob("*/export.json"))) == 2
+    counter = count_exports()
+    export.export_subnets(evaluator, records, dataloader, tmp_path, source=SOURCE)
+    assert counter.count == len(records) - 2
+    for record in records:
+        for file in ("model.json", "model.safetensors"):
+            assert (tmp_path / record["name"] / file).read_bytes() == (folder / record["name"] / file).read_bytes()
+
+
+def test_what_is_complete_is_kept_and_what_is_not_is_redone(exported, count_exports, tmp_path):
+    evaluator, records, dataloader, _ = exported
+    records = records[:2]
+
+    def run(**options):
+        counter = count_exports()
+        arguments = dict(formats=["torch", "bundle"], source=SOURCE) | options
+        entries = export.export_subnets(evaluator, records, dataloader, tmp_path, **arguments)
+        assert read_manifest(tmp_path)["subnets"] == entries
+        return counter.count, entries
+
+    count, entries = run()
+    assert count == 2 and run() == (0, entries)
+    weights = tmp_path / records[0]["name"] / "model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert run() == (1, entries) and weights.read_bytes() == good
+    (tmp_path / "bundle.safetensors").unlink()
+    assert run() == (2, entries)  # all subnets are in it
+    assert run(formats=["torch"])[0] == 0
+    assert run(source={"checkpoint_sha256": "1" * 64})[0] == 2
+    assert run(source=None)[0] == 2
+    assert run(source={"checkpoint_sha256": "1" * 64})[0] == 2
+
+
+def test_unevaluated_subnets_are_chosen_by_score(exported, tmp_path):
+    evaluator, records, dataloader, _ = exported
+    pools = list(evaluator.sampler.candidates(1))[:2]
+    measured = [record for record in records if (record["metric"], record["target"]) == pools[0]]
+    chosen = export_choice.choose_subnets(evaluator, pools, measured)
+    assert [record["selected_by"] for record in chosen] == ["validation accuracy", "score"]
+    (best,) = evaluator.sampler.candidates(1)[pools[1]]
+    assert (chosen[1]["subnet"], chosen[1]["score"]) == best and "metrics" not in chosen[1]
+    export.export_subnets(evaluator, chosen, dataloader, tmp_path)
+    assert [entry["accuracy"] is None for entry in read_manifest(tmp_path)["subnets"]] == [False, True]
+    with pytest.raises(ConfigError, match=f"{chosen[1]['name']} were not evaluated"):
+        export.export_subnets(evaluator, chosen, dataloader, tmp_path / "none", ["bundle"])
+    assert not (tmp_path / "none").exists()
+
+
+def test_results_of_another_checkpoint(exported):
+    evaluator, records, _, _ = exported
+    export_choice.check_results(records, evaluator, "r.json")
+    other = [*records[:-1], {**records[-1], "score": records[-1]["score"] - 1e-9}]
+    with pytest.raises(ConfigError, match="is of another checkpoint"):
+        export_choice.check_results(other, evaluator, "r.json")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("input_size", ["own", "full"])
+def test_pt2_and_onnx(exported, tmp_path, input_size):
+    pytest.importorskip("onnxscript", reason="needs pss_razor[onnx]")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs pss_razor[onnx]")
+    import onnx
+
+    evaluator, records, dataloader, _ = exported
+    small = [record for record in records if record["subnet"]["resolution"] < 32][:1]
+    (entry,) = export.export_subnets(evaluator, small, dataloader, tmp_path, ["pt2", "onnx"], input_size)
+    assert entry["pt2_input"] == entry["onnx_input"] == input_size and entry["onnx_opset"] == 20
+    assert entry["parity_errors"]["pt2"] <= 1e-5 and entry["parity_errors"]["onnx"] <= 1e-4
+    images = images_of(evaluator, dataloader)
+    with evaluator.isolated(), torch.no_grad():
+        expected = supernet_logits(evaluator, small[0]["subnet"], images)
+    if input_size == "own":
+        side = small[0]["subnet"]["resolution"]
+        images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=True)
+    for count in (1, 5):  # neither is the batch size of the example
+        assert torch.export.load(tmp_path / entry["files"]["pt2"]).module()(images[:count]).shape == (count, 10)
+    path = tmp_path / entry["files"]["onnx"]
+    (logits,) = onnxruntime.InferenceSession(path).run(None, {"images": images.numpy()})
+    assert (torch.from_numpy(logits) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    logits = torch.export.load(tmp_path / entry["files"]["pt2"]).module()(images)
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert "BatchNormalization" not in operators and ("Resize" in operators) == (input_size == "full")
 
 
 def test_loads_without_openmmlab(exported):

@@ -1,7 +1,7 @@
 # 250 epochs, total batch 1024, SGD with Nesterov momentum, LR 0.3 with a cosine to 0 by iteration, no warm-up.
 optim_wrapper = dict(
     constructor="MergedGroupsConstructor",
-    optimizer=dict(type="SGD", lr=0.3, momentum=0.9, nesterov=True, weight_decay=1e-4),
+    optimizer=dict(type="SGD", lr=0.3, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True),
     # Weight decay on ordinary convs and the linear weight only.
     paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, dwconv_decay_mult=0.0),
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pss_razor.core import ConfigError
 from pss_razor.engine.checks import get_algorithm
-from pss_razor.engine.hooks import PrioritizedPoolSamplerHook
+from pss_razor.engine.hooks import SubnetSamplerHook
 from pss_razor.engine.pool_evaluator import PoolEvaluator
 from pss_razor.engine.results import best_of_pools, format_table
 
@@ -19,7 +19,7 @@ class PoolEvaluationMixin:
         dataloader: Validation images, or their config.
         evaluator: Metrics, or their config.
         fp16: Evaluate in mixed precision.
-        top_k: How many subnets of each pool, best scores first.
+        top_k: How many subnets of each pool, best scores first; of a baseline, how many of each target.
         calibration_batches: Training batches that BN statistics are averaged over.
 
     Attributes:
@@ -46,7 +46,7 @@ class PoolEvaluationMixin:
 
     def build_evaluator_of_pools(self) -> PoolEvaluator:
         """The evaluator of the runner's pools."""
-        sampler = next((h.sampler for h in self.runner.hooks if isinstance(h, PrioritizedPoolSamplerHook)), None)
+        sampler = next((h.sampler for h in self.runner.hooks if isinstance(h, SubnetSamplerHook)), None)
         if sampler is None:
             raise ConfigError(
                 "there are no pools to evaluate; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks"

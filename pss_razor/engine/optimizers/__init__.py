@@ -2,5 +2,6 @@
 
 from pss_razor.engine.optimizers.cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from pss_razor.engine.optimizers.merged_groups_constructor import MergedGroupsConstructor
+from pss_razor.engine.optimizers.rmsprop_tf import RMSpropTF
 
-__all__ = ["CPUAmpOptimWrapper", "MergedGroupsConstructor"]
+__all__ = ["CPUAmpOptimWrapper", "MergedGroupsConstructor", "RMSpropTF"]

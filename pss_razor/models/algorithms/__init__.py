@@ -1,5 +1,6 @@
 """Algorithms."""
 
+from pss_razor.models.algorithms.cream import Cream, CreamStep
 from pss_razor.models.algorithms.pss import PSS
 
-__all__ = ["PSS"]
+__all__ = ["PSS", "Cream", "CreamStep"]

@@ -8,12 +8,13 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, build_constraints
-from pss_razor.estimators import CostGraph, read_cost_graph
+from pss_razor.estimators import CostGraph, FlopsEstimator, read_cost_graph
 from pss_razor.models.mutators import PSSMutator
 from pss_razor.registry import MODELS, TASK_UTILS
 
@@ -28,6 +29,9 @@ class PSS(BaseAlgorithm):
     A training step runs the largest subnet on the labels, and the sampled and the smallest subnet on the largest's
     detached logits; gradients add up and one optimizer step follows. Which subnet is sampled is not decided here:
     :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnet` before every step.
+
+    The largest and the smallest subnet take the last and the first choice of every search group. One-shot ops, which
+    have no order, are ordered by the FLOPs of each at its place.
 
     Args:
         architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes).
@@ -70,11 +74,27 @@ class PSS(BaseAlgorithm):
         self.mutator.prepare_from_supernet(self.architecture)
         self.estimators = {metric: TASK_UTILS.build(config) for metric, config in estimators.items()}
         self.input_size = input_size
+        self._order_ops()
         self.constraints = build_constraints(constraints, self.estimators, self._resource_range)
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
         self.sampled_subnet: Subnet | None = None
+
+    def _order_ops(self) -> None:
+        """Order the choices of every op by their FLOPs, so that there are a smallest and a largest subnet."""
+        columns = [column for column, dimension in enumerate(self.space.dimensions) if dimension.kind == "op"]
+        if not columns:
+            return
+        cost = FlopsEstimator().build_cost(self.cost_graph)
+        ordered = {}
+        for column in columns:
+            dimension = self.space.dimensions[column]
+            indices = np.zeros((len(dimension.values), len(self.space)), dtype=np.int64)
+            indices[:, column] = np.arange(len(indices))
+            ordered[dimension.name] = [dimension.values[i] for i in np.argsort(cost(indices), kind="stable")]
+        self.mutator.order_choices(ordered)
+        del self.cost_graph  # is over the space in its former order
 
     def _resource_range(self, metric: str) -> tuple[float, float]:
         """Resource of the smallest and of the largest subnet."""

@@ -47,6 +47,7 @@ class SlimmableMobileNetV2(MobileNetV2):
                 dict(type="Constant", val=1, layer=["SlicedBatchNorm2d"]),
             ],
         )
+        kwargs.setdefault("act_cfg", dict(type="mmrazor.LeanReLU6"))
         super().__init__(
             out_indices=out_indices,
             conv_cfg=dict(type="mmrazor.SlicedConv2d"),

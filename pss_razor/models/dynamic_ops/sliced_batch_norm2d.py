@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pss_razor.models.dynamic_ops.active_width import active_width
+from pss_razor.models.dynamic_ops.prefix_view import prefix_view
 from pss_razor.registry import MODELS
 
 from mmrazor.models.architectures.dynamic_ops import DynamicBatchNorm2d
@@ -20,7 +21,7 @@ class SlicedBatchNorm2d(DynamicBatchNorm2d):
         """Views of running mean, running variance, weight and bias for the active channels."""
         width = active_width(self, "num_features", self.num_features)
         tensors = (self.running_mean, self.running_var, self.weight, self.bias)
-        return tuple(None if tensor is None else tensor[:width] for tensor in tensors)  # type: ignore[return-value]
+        return tuple(None if tensor is None else prefix_view(tensor, width) for tensor in tensors)  # type: ignore[return-value]
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, H, W), C the active channels; torch's own rules for training, momentum and statistics."""

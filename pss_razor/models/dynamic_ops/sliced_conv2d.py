@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.models.dynamic_ops.active_width import active_width
+from pss_razor.models.dynamic_ops.prefix_view import prefix_view
 from pss_razor.registry import MODELS
 
 from mmrazor.models.architectures.dynamic_ops import DynamicConv2d
@@ -31,10 +32,9 @@ class SlicedConv2d(DynamicConv2d):
     def get_dynamic_params(self) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
         """Views of weight and bias for the active channels, and the padding."""
         out_channels = active_width(self, "out_channels", self.out_channels)
-        weight, bias = self.weight[:out_channels], self.bias
-        if not self.is_depthwise:
-            weight = weight[:, : active_width(self, "in_channels", self.in_channels)]
-        return weight, bias if bias is None else bias[:out_channels], self.padding
+        in_channels = 1 if self.is_depthwise else active_width(self, "in_channels", self.in_channels)
+        weight = prefix_view(self.weight, out_channels, in_channels)
+        return weight, None if self.bias is None else prefix_view(self.bias, out_channels), self.padding
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W), C the active channels."""

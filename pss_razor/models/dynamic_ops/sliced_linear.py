@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.models.dynamic_ops.active_width import active_width
+from pss_razor.models.dynamic_ops.prefix_view import prefix_view
 from pss_razor.registry import MODELS
 
 from mmrazor.models.architectures.dynamic_ops import DynamicLinear
@@ -19,8 +20,8 @@ class SlicedLinear(DynamicLinear):
         """Views of weight and bias for the active features."""
         out_features = active_width(self, "out_features", self.out_features)
         in_features = active_width(self, "in_features", self.in_features)
-        bias = self.bias
-        return self.weight[:out_features, :in_features], bias if bias is None else bias[:out_features]
+        weight = prefix_view(self.weight, out_features, in_features)
+        return weight, None if self.bias is None else prefix_view(self.bias, out_features)
 
     def to_static_op(self) -> nn.Linear:
         """An ``nn.Linear`` of the active features with weights of its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,8 @@ class PSSMutator(NasMutator):
     """``NasMutator`` with named search groups, a :class:`~pss_razor.core.SearchSpace` and quick switching.
 
     Any MMRazor search group is a dimension: a channel unit, a value (the input resolution among them), a one-shot op.
-    A group is named after the ``alias`` of its mutable, where it has one.
+    A group is named after the ``alias`` of its mutable, where it has one; an op without one after its place in the
+    supernet, as MMRazor's subnet files name it.
 
     Example:
         ``mutator=dict(type='PSSMutator')``
@@ -41,12 +42,14 @@ class PSSMutator(NasMutator):
         super().prepare_from_supernet(supernet)
         resizers = [module for module in supernet.modules() if isinstance(module, DynamicInputResizer)]
         resolutions = {id(r.mutable_attrs["shape"]) for r in resizers if "shape" in r.mutable_attrs}
+        places = {id(module): place for place, module in supernet.named_modules()}
         groups: dict[str, list[Any]] = {}
         dimensions = []
         for default_name, members in self._search_groups.items():
             # A channel unit is bookkeeping around its mutable channel; switching addresses the mutable itself.
             mutables = [getattr(member, "mutable_channel", member) for member in members]
-            name = mutables[0].alias or default_name
+            place = places.get(id(mutables[0])) if getattr(mutables[0], "mutable_prefix", None) == "module" else None
+            name = mutables[0].alias or place or default_name
             if name in groups:
                 raise ConfigError(f"two search groups are called {name!r}; give their mutables different aliases")
             groups[name] = mutables
@@ -57,7 +60,30 @@ class PSSMutator(NasMutator):
             )
         self._search_groups = groups
         self.space = SearchSpace(dimensions)
+        # The setter of each mutable itself: a way round nn.Module's setattr, which takes most of the time to switch.
+        self._switches = [
+            (name, frozenset(self.space.dimensions[self.space.position(name)].values), mutable, setter)
+            for name, mutables in groups.items()
+            for mutable in mutables
+            for setter in [type(mutable).current_choice.fset]
+        ]
         self._active: Subnet | None = None
+        self.activate(self.space.largest)
+
+    def order_choices(self, choices: Mapping[str, Sequence[Any]]) -> None:
+        """Say which choices are smaller, where MMRazor's have no order; activates the largest subnet.
+
+        Args:
+            choices: Search-group name -> all its choices, the smallest subnet's first.
+        """
+        dimensions = list(self.space.dimensions)
+        for name, values in choices.items():
+            column = self.space.position(name)
+            before = dimensions[column]
+            assert set(values) == set(before.values) and before.probabilities is not None, name
+            probabilities = tuple(before.probabilities[before.index(value)] for value in values)
+            dimensions[column] = Dimension(name, before.kind, tuple(values), probabilities)
+        self.space = SearchSpace(dimensions)
         self.activate(self.space.largest)
 
     @property
@@ -74,10 +100,10 @@ class PSSMutator(NasMutator):
         """
         if subnet is self._active:
             return
-        self.space.encode([subnet])
-        for name, mutables in self._search_groups.items():
-            for mutable in mutables:
-                mutable.current_choice = subnet[name]
+        if len(subnet) != len(self.space) or not all(subnet.get(name) in values for name, values, *_ in self._switches):
+            self.space.encode([subnet])  # says what is wrong
+        for name, _, mutable, set_choice in self._switches:
+            set_choice(mutable, subnet[name])
         self._active = subnet
 
     @contextlib.contextmanager

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor
 
-import torch
-from torch import Tensor, nn
-
+from pss_razor.models.wrappers.portable_ddp import PortableDistributedDataParallel
 from pss_razor.registry import MODEL_WRAPPERS
 
-from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 
 
 @MODEL_WRAPPERS.register_module()
-class PSSDistributedDataParallel(MMDistributedDataParallel):
-    """``MMDistributedDataParallel`` that lends its forward to the algorithm's own ``train_step``.
+class PSSDistributedDataParallel(PortableDistributedDataParallel):
+    """DDP that lends its forward to the algorithm's own ``train_step``.
 
     Gradients are exchanged once a step, in the backward of the last subnet. BN statistics are not broadcast: they are
-    recalibrated before every evaluation.
+    recalibrated before every evaluation. A supernet whose subnets leave parameters out, one of one-shot ops, needs
+    ``find_unused_parameters=True``: those that an earlier subnet of the step has used are exchanged all the same.
 
     Args:
         module: The algorithm.
@@ -28,10 +26,6 @@ class PSSDistributedDataParallel(MMDistributedDataParallel):
     Example:
         ``model_wrapper_cfg=dict(type='mmrazor.PSSDistributedDataParallel')``
     """
-
-    def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
-        kwargs.setdefault("broadcast_buffers", False)
-        super().__init__(module, device_ids=device_ids if torch.cuda.is_available() else None, **kwargs)
 
     def train_step(self, data: dict | tuple | list, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """See :meth:`pss_razor.models.PSS.train_step`."""

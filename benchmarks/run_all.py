@@ -1,0 +1,55 @@
+"""Run all benchmarks, each in a process of its own: ``python benchmarks/run_all.py --out FILE.json``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# glibc gives large blocks back to the system at every free, and page faults take their place in the timings, at random.
+# Told to keep them, a step is faster and its time steady. Not for training_memory, which measures resident memory.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+BENCHMARKS = (
+    "training_step",
+    "switching",
+    "candidate_costs",
+    "sampling",
+    "pool_evaluation",
+    "two_processes",
+    "training_memory",
+    "start_up",
+    "pool_simulation",
+)
+
+
+def main() -> None:
+    """Print all figures and write them to one file."""
+    parser = argparse.ArgumentParser(description="run all benchmarks; set OMP_NUM_THREADS=1 for steady figures")
+    parser.add_argument("--out", type=Path, help="file for the figures, with machine and versions, as JSON")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="some of them")
+    args = parser.parse_args()
+    results: dict[str, object] = {}
+    failed = []
+    for name in args.only:
+        print(f"# {name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder, "figures.json")
+            command = [sys.executable, "-W", "ignore", str(HERE / f"{name}.py"), "--out", str(out)]
+            environment = {**os.environ, **({} if name == "training_memory" else KEEP_MEMORY)}
+            if subprocess.run(command, env=environment).returncode != 0:
+                failed.append(name)
+                continue
+            results[name] = json.loads(out.read_text())
+    if args.out is not None:
+        args.out.write_text(json.dumps(results, indent=1) + "\n")
+    if failed:
+        sys.exit(f"error: these benchmarks failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

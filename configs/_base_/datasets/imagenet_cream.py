@@ -1,0 +1,37 @@
+# ImageNet-1k for the training of a single architecture of Cream at 224 pixels.
+_base_ = "./imagenet.py"
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="mmcls.RandomResizedCrop", scale=224, backend="pillow", interpolation="bicubic"),
+    dict(type="RandomFlip", prob=0.5, direction="horizontal"),
+    dict(
+        type="RandAugment",
+        _scope_="mmcls",  # that of its policies too
+        policies="timm_increasing",
+        num_policies=2,
+        magnitude_level=9,
+        magnitude_std=0.5,
+        hparams=dict(pad_val=[104, 116, 124], interpolation="bicubic"),
+    ),
+    dict(
+        type="mmcls.RandomErasing",
+        erase_prob=0.2,
+        mode="rand",
+        min_area_ratio=0.02,
+        max_area_ratio=1 / 3,
+        # each pixel from a normal distribution; images are B, G, R
+        fill_color=[103.53, 116.28, 123.675],
+        fill_std=[57.375, 57.12, 58.395],
+    ),
+    dict(type="mmcls.PackClsInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="mmcls.ResizeEdge", scale=256, edge="short", backend="pillow", interpolation="bicubic"),
+    dict(type="mmcls.CenterCrop", crop_size=224),
+    dict(type="mmcls.PackClsInputs"),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -1,0 +1,7 @@
+# US-Net on MobileNetV2, a baseline of the paper: one width multiplier for all layers, at the largest resolution.
+_base_ = "../pss/pss_mbv2_flops.py"
+
+# One resolution, so that the smallest subnet of a training step has it too. Lower targets are out of reach.
+model = dict(architecture=dict(resolutions=[224]))
+
+custom_hooks = [dict(type="BaselineSamplerHook", method="usnet")]

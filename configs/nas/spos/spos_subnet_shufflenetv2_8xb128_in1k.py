@@ -1,0 +1,21 @@
+# Steps 3 and 4 of SPOS: retrain the subnet that was found and test it. STEP2 is the subnet_best.pth of the search,
+# STEP3 a checkpoint of the retraining; which subnet it is, is read from them:
+# tools/dist_train.sh configs/nas/spos/spos_subnet_shufflenetv2_8xb128_in1k.py 4 --work-dir W \
+#     --cfg-options model.init_cfg.checkpoint=STEP2
+# tools/dist_test.sh configs/nas/spos/spos_subnet_shufflenetv2_8xb128_in1k.py none 1 --work-dir W \
+#     --cfg-options model.init_cfg.checkpoint=STEP3
+# From new weights: --cfg-options model.fix_subnet=W/best_fix_subnet.yaml
+_base_ = [
+    "../../_base_/models/spos_shufflenetv2.py",
+    "../../_base_/settings/imagenet_spos.py",
+    "../../_base_/default_runtime.py",
+]
+
+model = dict(
+    _delete_=True,
+    type="searched_subnet",
+    cfg=_base_.supernet,
+    fix_subnet=None,
+    init_cfg=dict(type="Pretrained", checkpoint=None),
+)
+model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel")

@@ -1,0 +1,28 @@
+# Step 1 of SPOS on scikit-learn's digits, a quarter of the channels: `make spos-digits` runs all steps on the CPU.
+_base_ = [
+    "../../_base_/models/spos_shufflenetv2.py",
+    "../../_base_/datasets/digits.py",
+    "../../_base_/default_runtime.py",
+]
+
+supernet = dict(
+    data_preprocessor=dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False),
+    backbone=dict(widen_factor=0.25),
+    head=dict(num_classes=10),
+)
+model = dict(architecture=supernet)
+
+optim_wrapper = dict(
+    constructor="MergedGroupsConstructor",
+    optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=4e-5),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, dwconv_decay_mult=0.0),
+)
+param_scheduler = dict(type="PolyLR", power=1.0, eta_min=0.0, by_epoch=True, end=60, convert_to_iter_based=True)
+train_cfg = dict(by_epoch=True, max_epochs=60)
+val_cfg = None
+val_dataloader = None
+val_evaluator = None
+test_cfg = dict()
+default_hooks = dict(logger=dict(interval=22))
+# A step runs one op at each place.
+model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel", find_unused_parameters=True)

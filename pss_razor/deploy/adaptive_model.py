@@ -1,0 +1,91 @@
+"""Many subnets in one set of weights, switched at run time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pss_razor.core import ExportError
+from pss_razor.deploy.bundle import BundledSubnet, load_bundle
+from pss_razor.deploy.subnet_switch import SubnetSwitch
+
+
+class AdaptiveModel(SubnetSwitch):
+    """The subnets of a bundle. A switch changes a number: no weight is read or copied.
+
+    A subnet's weights are views of the shared ones. PyTorch copies those that are not contiguous at each forward pass,
+    so the first pass of a subnet puts contiguous copies in their place, which stay for the subnets used last.
+
+    Args:
+        subnets: Of :func:`load_bundle`.
+        preprocessing: What is to be done to images before a call.
+        working_copies: Number of subnets whose non-contiguous weights are kept as copies; 0 for none, which takes the
+            least memory.
+
+    Raises:
+        ExportError: There are no subnets, two have one name, or ``working_copies`` is not a count.
+
+    Example:
+        >>> model = AdaptiveModel.load("export/bundle.safetensors")  # doctest: +SKIP
+        >>> model.select(latency_cpu_us=20_000)  # doctest: +SKIP
+        >>> logits = model(images)  # doctest: +SKIP
+    """
+
+    def __init__(
+        self, subnets: Sequence[BundledSubnet], preprocessing: Mapping[str, Any], working_copies: int = 2
+    ) -> None:
+        if type(working_copies) is not int or working_copies < 0:
+            raise ExportError(f"working_copies is {working_copies!r}; it must be a count")
+        parameters = [parameter for subnet in subnets for parameter in subnet.net.parameters()]
+        super().__init__(subnets, preprocessing, parameters[0].device if parameters else "cpu")
+        self._nets = [subnet.net for subnet in subnets]
+        self._working_copies = working_copies
+        self._lock = threading.Lock()
+        # Subnets with copies, the one used last at the end -> what is to be put back.
+        self._views: OrderedDict[int, list[tuple[nn.Module, str, nn.Parameter]]] = OrderedDict()
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], device: str | torch.device = "cpu", working_copies: int = 2
+    ) -> AdaptiveModel:
+        """Reads a bundle, which need not be trusted.
+
+        Args:
+            path: The file.
+            device: Where the weights are to be; images must be there too.
+            working_copies: As for the class.
+
+        Raises:
+            ExportError: The file is missing, damaged, or not a bundle.
+        """
+        return cls(*load_bundle(path, device), working_copies=working_copies)
+
+    def _run(self, index: int, images: Tensor) -> Tensor:
+        if self._working_copies:
+            self._make_contiguous(index)
+        return self._nets[index](images)
+
+    def _make_contiguous(self, index: int) -> None:
+        # A pass under way may meet a weight before or after it is replaced: both have the same values.
+        with self._lock:
+            if index in self._views:
+                self._views.move_to_end(index)
+                return
+            while len(self._views) >= self._working_copies:
+                for module, name, view in self._views.popitem(last=False)[1]:
+                    module._parameters[name] = view
+            views = [
+                (module, name, parameter)
+                for module in self._nets[index].modules()
+                for name, parameter in module._parameters.items()
+                if parameter is not None and not parameter.is_contiguous()
+            ]
+            for module, name, view in views:
+                module._parameters[name] = nn.Parameter(view.contiguous(), requires_grad=False)
+            self._views[index] = views

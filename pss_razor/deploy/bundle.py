@@ -1,0 +1,350 @@
+"""The switchable bundle: many subnets of one supernet in one file, with one set of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from pss_razor.core import ExportError, atomic_write
+from pss_razor.deploy.files import parse_json, read_tensors
+from pss_razor.deploy.static_net import FORMAT as NET_FORMAT
+from pss_razor.deploy.static_net import StaticNet, check_nesting, check_tensors, show
+from pss_razor.deploy.subnet_record import SubnetRecord
+
+FORMAT = 1
+
+# Names of tensors: those of weights begin with the first.
+_WEIGHTS = "layers."
+_DESCRIPTION = "description"
+_VALUES = "bn_statistics.{}"
+_EXPONENTS = "bn_exponents.{}"
+
+# Far above any real bundle. They keep a hostile file from filling the memory.
+_MAX_DESCRIPTION_BYTES = 64 * 2**20
+_MAX_SUBNETS = 1024
+_MAX_NODES = 2**18
+_MAX_EXPONENT = 200
+
+# float16 has 11 bits; its largest numbers are in [2**15, 2**16). We stay a power of two below.
+_BITS = 11
+_LARGEST_EXPONENT = 15
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BundledSubnet(SubnetRecord):
+    """A subnet with its network, whose :attr:`~StaticNet.resolution` is the record's."""
+
+    net: StaticNet = dataclasses.field(repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.net.resolution != self.resolution:
+            raise ExportError(
+                f"subnet {show(self.name)} has resolution {self.resolution}, but its network {self.net.resolution}"
+            )
+
+
+class Bundle(NamedTuple):
+    """What a bundle holds. The networks' weights are views of one set; nothing is copied from one to another."""
+
+    subnets: tuple[BundledSubnet, ...]
+    preprocessing: dict[str, Any]
+
+
+def round_bn_statistics(statistics: Tensor) -> Tensor:
+    """Rounds BN statistics to what a bundle stores, so that every format of an export is the same network.
+
+    A number keeps 11 bits, as in float16, whose range is shifted by a power of two to the tensor's largest magnitude.
+    So it is down to 2**-29 of that; the error of smaller numbers is below 2**-38 of it.
+    Rounding twice is rounding once.
+
+    Args:
+        statistics: float32, finite, of any shape: a running mean or variance.
+
+    Returns:
+        The rounded numbers, of the same shape and dtype.
+
+    Raises:
+        ExportError: The statistics are not finite, or not float32.
+    """
+    values, exponent = _encode(statistics)
+    return _decode(values, torch.tensor([exponent]), [len(values)]).view_as(statistics).to(statistics.device)
+
+
+def save_bundle(
+    path: str | os.PathLike[str], subnets: Sequence[BundledSubnet], preprocessing: Mapping[str, Any]
+) -> None:
+    """Writes subnets of one supernet into one file, each weight once.
+
+    A weight of a subnet must be the first rows and columns of the same weight of every larger one. BN statistics are
+    stored per subnet as :func:`round_bn_statistics` rounds them; BN's counters of batches are not stored.
+
+    Args:
+        path: The file, by convention ``*.safetensors``; its folder must exist. Replaced if it is there.
+        subnets: At least one, with unique names and rounded BN statistics.
+        preprocessing: What is done to images before a network is called; JSON-able.
+
+    Raises:
+        ExportError: There is no subnet, two have one name, weights are not shared or not finite, or BN statistics are
+            not rounded. Nothing is written then.
+    """
+    if not subnets:
+        raise ExportError(f"no subnet to write to {path}; choose at least one")
+    names = [subnet.name for subnet in subnets]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ExportError(f"two subnets are named {show(min(twice))}; give each its own name")
+    tensors = _share_weights(subnets)
+    for index, subnet in enumerate(subnets):
+        tensors |= _pack_statistics(index, subnet)
+    tensors[_DESCRIPTION] = _pack_description(subnets, preprocessing)
+    atomic_write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+
+
+def load_bundle(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Bundle:
+    """Reads a bundle. The file need not be trusted: it holds data only, all of which is checked.
+
+    Args:
+        path: The file.
+        device: Where the weights are to be.
+
+    Returns:
+        The subnets, in the order in which they were saved, and the preprocessing. The networks are in eval mode,
+        without gradients; their weights are views of one set.
+
+    Raises:
+        ExportError: The file is missing, damaged, or not a bundle; the message says what is wrong.
+
+    Example:
+        >>> subnets, preprocessing = load_bundle("export/bundle.safetensors")  # doctest: +SKIP
+    """
+    if not Path(path).is_file():
+        raise ExportError(f"{path} does not exist or is not a file; give the bundle that the export wrote")
+    tensors = read_tensors(Path(path))
+    try:
+        return _Reader(tensors, torch.device(device)).read()
+    except ExportError as error:
+        raise ExportError(f"{path}: {error}") from error
+
+
+class _Reader:
+    """Builds subnets out of a file's tensors, and keeps account of which of them are used."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+        self.tensors = {
+            name: tensor.to(device) if name.startswith(_WEIGHTS) else tensor for name, tensor in tensors.items()
+        }
+        self.device = device
+        self.used: dict[str, torch.Size] = {}
+
+    def read(self) -> Bundle:
+        description = _unpack_description(self.tensor(_DESCRIPTION))
+        nodes, preprocessing = description["nodes"], description["preprocessing"]
+        subnets: list[BundledSubnet] = []
+        for index, entry in enumerate(description["subnets"]):
+            try:
+                subnets.append(self.subnet(index, entry, nodes))
+            except (ExportError, TypeError) as error:
+                raise ExportError(f"subnet {index}: {error}") from error
+        names = [subnet.name for subnet in subnets]
+        if len(set(names)) < len(names):
+            raise ExportError("two subnets have the same name; export the bundle again")
+        for name, tensor in self.tensors.items():
+            if self.used.get(name) != tensor.shape:
+                raise ExportError(f"tensor {show(name)} is more than the subnets use; export the bundle again")
+        return Bundle(tuple(subnets), preprocessing)
+
+    def subnet(self, index: int, entry: Any, nodes: Sequence[Any]) -> BundledSubnet:
+        fields = {field.name for field in dataclasses.fields(SubnetRecord)} | {"nodes"}
+        if not isinstance(entry, dict) or entry.keys() != fields:
+            found = sorted(entry) if isinstance(entry, dict) else entry
+            raise ExportError(f"it has {show(found)} instead of {sorted(fields)}; export the bundle again")
+        record = SubnetRecord(**{key: value for key, value in entry.items() if key != "nodes"})
+        positions = entry["nodes"]
+        if not isinstance(positions, list) or not all(type(i) is int and 0 <= i < len(nodes) for i in positions):
+            raise ExportError(f"its nodes are {show(positions)}; they must be numbers below {len(nodes)}")
+        spec = {"format": NET_FORMAT, "resolution": record.resolution, "nodes": [nodes[i] for i in positions]}
+        return BundledSubnet(net=StaticNet.build(spec, lambda net: self.state(index, net)), **record.to_json())
+
+    def state(self, index: int, net: StaticNet) -> dict[str, Tensor]:
+        """The state dict of a subnet, its weights views."""
+        wanted = _statistics(net)
+        state = {
+            name: torch.zeros((), dtype=torch.int64, device=self.device)
+            for name, _ in net.named_buffers()
+            if name not in wanted
+        }
+        for name, parameter in net.named_parameters():
+            state[name] = self.prefix(name, parameter.shape)
+        if wanted:
+            values, exponents = self.tensor(_VALUES.format(index)), self.tensor(_EXPONENTS.format(index))
+            for what, tensor, dtype, size in (
+                ("BN statistics", values, torch.float16, sum(tensor.numel() for tensor in wanted.values())),
+                ("exponents of the BN statistics", exponents, torch.int16, len(wanted)),
+            ):
+                if tensor.dtype != dtype or tensor.shape != (size,):
+                    found = f"{tensor.dtype} {tuple(tensor.shape)}"
+                    raise ExportError(f"its {what} are {found} instead of {dtype} ({size},); export the bundle again")
+            if any(abs(exponent) > _MAX_EXPONENT for exponent in exponents.tolist()):
+                raise ExportError(f"an exponent of its BN statistics is beyond {_MAX_EXPONENT}; copy the bundle again")
+            sizes = [tensor.numel() for tensor in wanted.values()]
+            state |= zip(wanted, _decode(values, exponents, sizes).to(self.device).split(sizes), strict=True)
+        return state
+
+    def prefix(self, name: str, shape: torch.Size) -> Tensor:
+        full = self.tensor(name)
+        if full.dim() != len(shape) or any(n > available for n, available in zip(shape, full.shape, strict=True)):
+            raise ExportError(f"it needs {show(name)} of {tuple(shape)}, but {tuple(full.shape)} are there")
+        self.used[name] = torch.Size(map(max, shape, self.used[name]))
+        return full[tuple(slice(n) for n in shape)]
+
+    def tensor(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise ExportError(f"tensor {show(name)} is missing; export the bundle again")
+        tensor = self.tensors[name]
+        # A weight's use is known when all subnets are built; any other tensor is used as a whole.
+        self.used.setdefault(name, torch.Size([0] * tensor.dim()) if name.startswith(_WEIGHTS) else tensor.shape)
+        return tensor
+
+
+def _statistics(net: StaticNet) -> dict[str, Tensor]:
+    """Running means and variances, without BN's counters of batches."""
+    return {name: buffer for name, buffer in net.named_buffers() if not name.endswith(".num_batches_tracked")}
+
+
+def _share_weights(subnets: Sequence[BundledSubnet]) -> dict[str, Tensor]:
+    """Every weight at the largest width that occurs. Where no subnet is that large in all directions, it is zero."""
+    weights: dict[str, Tensor] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for subnet in subnets:
+        with torch.device("meta"):
+            check_tensors(StaticNet(subnet.net.spec).state_dict(), subnet.net.state_dict())
+        for name, parameter in subnet.net.named_parameters():
+            shape = shapes.setdefault(name, tuple(parameter.shape))
+            if len(shape) != parameter.dim():
+                raise ExportError(f"{show(name)} of subnet {show(subnet.name)} has other dimensions; bundle it alone")
+            shapes[name] = tuple(map(max, shape, parameter.shape))
+    for write in (True, False):  # what a later subnet overwrites with other numbers shows in the second round
+        for subnet in subnets:
+            for name, parameter in subnet.net.named_parameters():
+                full = weights.setdefault(name, torch.zeros(shapes[name], dtype=parameter.dtype))
+                part = full[tuple(slice(n) for n in parameter.shape)]
+                if write:
+                    part.copy_(parameter.detach())
+                elif not torch.equal(part, parameter.detach().cpu()):
+                    raise ExportError(
+                        f"{show(name)} of subnet {show(subnet.name)} is not a part of the same weight of the others; a "
+                        "bundle holds subnets of one supernet"
+                    )
+    return weights
+
+
+def _pack_statistics(index: int, subnet: BundledSubnet) -> dict[str, Tensor]:
+    statistics = _statistics(subnet.net)
+    if not statistics:
+        return {}
+    values, exponents = [], []
+    for name, tensor in statistics.items():
+        rounded, exponent = _encode(tensor)
+        if not torch.equal(_decode(rounded, torch.tensor([exponent]), [len(rounded)]), tensor.cpu()):
+            raise ExportError(
+                f"{show(name)} of subnet {show(subnet.name)} has more digits than a bundle stores, so that the subnet "
+                "would differ from its other exports; use round_bn_statistics() on all BN statistics first"
+            )
+        values.append(rounded)
+        exponents.append(exponent)
+    return {
+        _VALUES.format(index): torch.cat(values),
+        _EXPONENTS.format(index): torch.tensor(exponents, dtype=torch.int16),
+    }
+
+
+def _encode(statistics: Tensor) -> tuple[Tensor, int]:
+    """float16 (N,) and the exponent of two that they are to be multiplied with."""
+    if statistics.dtype != torch.float32 or not torch.isfinite(statistics).all():
+        raise ExportError(f"BN statistics are {statistics.dtype} or not finite; calibrate the float32 network again")
+    exact = statistics.detach().cpu().double().flatten()
+    fraction, exponent = math.frexp(float(exact.abs().max()) if len(exact) else 0.0)
+    # If the largest number is rounded up to a power of two, it has the exponent that it would have the next time.
+    exponent += round(fraction * 2**_BITS) == 2**_BITS
+    exponent -= _LARGEST_EXPONENT
+    return (exact * math.ldexp(1.0, -exponent)).half(), exponent
+
+
+def _decode(values: Tensor, exponents: Tensor, sizes: Sequence[int]) -> Tensor:
+    """float32 (N,): the values of all tensors one after another, of ``sizes``, each with its exponent."""
+    scales = torch.tensor([math.ldexp(1.0, exponent) for exponent in exponents.tolist()], dtype=torch.float64)
+    return (values.double() * scales.repeat_interleave(torch.tensor(sizes))).float()
+
+
+def _pack_description(subnets: Sequence[BundledSubnet], preprocessing: Mapping[str, Any]) -> Tensor:
+    """Everything but numbers. A node that several subnets have in common is written once."""
+    numbers: dict[str, int] = {}
+    programs: list[list[int]] = [[] for _ in subnets]
+    # Position by position, so that nodes that are alike are near each other: that is what zlib can make use of.
+    for position in range(max(len(subnet.net.spec["nodes"]) for subnet in subnets)):
+        for subnet, program in zip(subnets, programs, strict=True):
+            for node in subnet.net.spec["nodes"][position : position + 1]:
+                program.append(numbers.setdefault(json.dumps(node, sort_keys=True), len(numbers)))
+    description = {
+        "format": FORMAT,
+        "preprocessing": dict(preprocessing),
+        "subnets": [{**subnet.to_json(), "nodes": nodes} for subnet, nodes in zip(subnets, programs, strict=True)],
+        "nodes": [json.loads(node) for node in numbers],
+    }
+    try:
+        check_nesting(description)
+        data = json.dumps(description, allow_nan=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError) as error:
+        raise ExportError(f"the preprocessing is not JSON: {error}; use plain Python values") from error
+    _check_description(description)
+    return torch.frombuffer(bytearray(zlib.compress(data, 9)), dtype=torch.uint8)
+
+
+def _unpack_description(packed: Tensor) -> dict[str, Any]:
+    if packed.dtype != torch.uint8 or packed.dim() != 1:
+        raise ExportError(f"the description is {packed.dtype} {tuple(packed.shape)} instead of bytes; copy it again")
+    inflater = zlib.decompressobj()
+    try:
+        data = inflater.decompress(packed.numpy().tobytes(), _MAX_DESCRIPTION_BYTES)
+        if inflater.unconsumed_tail:
+            raise ExportError(f"the description has more than {_MAX_DESCRIPTION_BYTES} bytes; it is not one of ours")
+        if not inflater.eof or inflater.unused_data:
+            raise ValueError("it is cut off or followed by something")
+        description = parse_json(data)
+    except ExportError:
+        raise
+    except (ValueError, zlib.error) as error:
+        raise ExportError(f"the description is damaged ({show(str(error))}); copy it again") from error
+    _check_description(description)
+    return description
+
+
+def _check_description(description: Any) -> None:
+    """Checks the outermost level; the subnets are checked one by one when they are built."""
+    types = {"format": int, "preprocessing": dict, "subnets": list, "nodes": list}
+    if not isinstance(description, dict) or description.keys() != types.keys():
+        found = sorted(description) if isinstance(description, dict) else description
+        raise ExportError(f"the description has {show(found)} instead of {sorted(types)}; it is not a bundle")
+    for key, kind in types.items():
+        if type(description[key]) is not kind:
+            raise ExportError(f"{key} is {show(description[key])}; it must be of type {kind.__name__}")
+    if description["format"] != FORMAT:
+        raise ExportError(f"format {description['format']} is unknown, {FORMAT} is supported; upgrade pss_razor")
+    subnets = description["subnets"]
+    if not 1 <= len(subnets) <= _MAX_SUBNETS:
+        raise ExportError(f"there are {len(subnets)} subnets; a bundle has 1 to {_MAX_SUBNETS}")
+    nodes = sum(
+        len(subnet["nodes"]) for subnet in subnets if isinstance(subnet, dict) and isinstance(subnet.get("nodes"), list)
+    )
+    if nodes > _MAX_NODES:
+        raise ExportError(f"the subnets have {nodes} operations in all; a bundle has {_MAX_NODES} at most")

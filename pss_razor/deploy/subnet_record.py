@@ -1,0 +1,66 @@
+"""What is known of a deployed subnet besides its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pss_razor.core import ExportError
+from pss_razor.deploy.static_net import MAX_RESOLUTION, show
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SubnetRecord:
+    """A subnet as the runtime and its users see it.
+
+    Attributes:
+        name: Unique among the subnets that are deployed together, such as "flops_150".
+        metric: Metric of the pool it comes from, such as "flops".
+        target: The pool's target, in the metric's unit.
+        resources: Metric -> what the subnet takes of it, in the metric's unit (latencies in microseconds).
+        accuracy: Measured accuracy, in percent; None if it was not measured.
+        channels: Search group -> choice.
+        resolution: Height and width of the input, in pixels.
+
+    Raises:
+        ExportError: A field has a wrong type or value; the message names it.
+    """
+
+    name: str
+    metric: str
+    target: float
+    resources: Mapping[str, float]
+    accuracy: float | None
+    channels: Mapping[str, Any]
+    resolution: int
+
+    def __post_init__(self) -> None:
+        def check(field: str, good: bool, wanted: str) -> None:
+            if not good:
+                raise ExportError(f"{field} of a subnet is {show(getattr(self, field))}; it must be {wanted}")
+
+        check("name", isinstance(self.name, str) and bool(self.name), "text")
+        check("metric", isinstance(self.metric, str), "text")
+        check("target", _is_number(self.target), "a finite number")
+        check("accuracy", self.accuracy is None or _is_number(self.accuracy), "a finite number or None")
+        costs = self.resources
+        good = isinstance(costs, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in costs.items())
+        check("resources", good, "a mapping from metrics to finite numbers")
+        groups = self.channels
+        good = isinstance(groups, Mapping) and all(
+            isinstance(k, str) and (isinstance(v, str) or _is_number(v)) for k, v in groups.items()
+        )
+        check("channels", good, "a mapping from search groups to choices")
+        good = type(self.resolution) is int and 1 <= self.resolution <= MAX_RESOLUTION
+        check("resolution", good, f"an integer from 1 to {MAX_RESOLUTION}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SubnetRecord)}
+        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

@@ -1,0 +1,64 @@
+"""What an export folder notes of its own files, so that a later run knows what is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pss_razor.core import atomic_write
+
+RECORD_FILE = "export.json"
+
+
+class ExportRecord:
+    """The complete files of a folder, by format, in ``export.json``.
+
+    A file counts as complete only if it has the bytes that were checked against the supernet, and the record was made
+    for the same ``key``.
+
+    Args:
+        folder: The folder.
+        key: JSON-able; all that the files follow from: checkpoint, calibration, subnet, … None: nothing is complete.
+    """
+
+    def __init__(self, folder: Path, key: Any) -> None:
+        self._path = folder / RECORD_FILE
+        self._key = None if key is None else json.loads(json.dumps(key))
+        self._formats: dict[str, Any] = {}
+        try:
+            found = json.loads(self._path.read_text())
+            if key is not None and found["key"] == self._key:
+                self._formats = dict(found["formats"])
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # no record, or none of ours: the files are made anew
+
+    def parity_error(self, name: str, settings: Any = None) -> float | list[float] | None:
+        """What :meth:`add` was told of a format, if it is complete and was made with these settings; else None."""
+        entry = self._formats.get(name)
+        if not isinstance(entry, dict) or entry.get("settings") != settings:
+            return None
+        files = entry.get("sha256", {})
+        if any(hash_file(self._path.with_name(file)) != digest for file, digest in files.items()):
+            return None
+        return entry.get("parity_error")
+
+    def add(self, name: str, files: Iterable[str], parity_error: float | list[float], settings: Any = None) -> None:
+        """Note that the files of a format are complete."""
+        digests = {file: hash_file(self._path.with_name(file)) for file in files}
+        self._formats[name] = {"settings": settings, "sha256": digests, "parity_error": parity_error}
+        document = {"key": self._key, "formats": self._formats}
+        atomic_write(self._path, f"{json.dumps(document, indent=1)}\n".encode())
+
+
+def hash_file(path: Path) -> str | None:
+    """SHA-256 of a file, in hexadecimal; None if there is no such file."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

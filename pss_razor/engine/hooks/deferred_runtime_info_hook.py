@@ -1,0 +1,57 @@
+"""mmengine's hook for the logs, without waiting for the device in every iteration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from pss_razor.registry import HOOKS
+
+from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.runner import Runner
+
+
+@HOOKS.register_module()
+class DeferredRuntimeInfoHook(RuntimeInfoHook):
+    """``RuntimeInfoHook`` that reads what a training step returns when it is logged, all of it at once.
+
+    mmengine's reads every scalar of every iteration, and each read waits for the step to end, so that a GPU has
+    nothing to do while the next step is prepared. The logs are the same.
+
+    Example:
+        ``default_hooks=dict(runtime_info=dict(type='DeferredRuntimeInfoHook'), …)``
+    """
+
+    def __init__(self) -> None:
+        self._unread: list[dict[str, torch.Tensor]] = []
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Keep the outputs; read them where the logger is about to write."""
+        if outputs is not None:
+            self._unread.append(outputs)
+        interval = min((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), default=1)
+        if (
+            self.every_n_inner_iters(batch_idx, interval)
+            or self.every_n_train_iters(runner, interval)
+            or self.end_of_epoch(runner.train_dataloader, batch_idx)
+            or self.is_last_train_iter(runner)
+        ):
+            self._read(runner)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint has the logs of all iterations before it."""
+        self._read(runner)
+
+    def _read(self, runner: Runner) -> None:
+        """Give mmengine the values in the order of the iterations."""
+        unread, self._unread = self._unread, []
+        if not unread:
+            return
+        tensors = [torch.as_tensor(value).detach().double() for outputs in unread for value in outputs.values()]
+        values = iter(torch.stack(tensors).tolist())
+        for outputs in unread:
+            for name in outputs:
+                runner.message_hub.update_scalar(f"train/{name}", next(values))

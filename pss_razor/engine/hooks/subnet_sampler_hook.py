@@ -1,0 +1,149 @@
+"""The hook that decides when subnets are drawn and scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from pss_razor.core import AdditiveCost, CheckpointError, ConfigError, Constraint, Draw, SubnetSampler
+from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
+from pss_razor.engine.checks import check_dataloader, get_algorithm
+from pss_razor.engine.random_state import get_random_state, set_random_state
+
+from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner.base_loop import BaseLoop
+
+
+class SubnetSamplerHook(Hook, ABC):
+    """Draw a subnet before every training iteration and tell the sampler its score after it.
+
+    Owns the sampler, and saves it, with the random states of all processes, under one key of the checkpoint, so that
+    a resumed run equals one that never stopped. (Not for iteration-based training, where mmengine reads the past
+    batches again.)
+
+    Args:
+        seed: Seed of the draws; None takes the runner's.
+    """
+
+    priority = "NORMAL"
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = seed
+        self._sampler: SubnetSampler | None = None
+        self._draw: Draw | None = None
+        self._process_states: list[dict[str, Any]] | None = None
+        self._resumed: dict[str, Any] | None = None
+
+    @abstractmethod
+    def build_sampler(
+        self, costs: Mapping[str, AdditiveCost], constraints: Sequence[Constraint], seed: int
+    ) -> SubnetSampler:
+        """The sampler of a run."""
+
+    @property
+    def sampler(self) -> SubnetSampler:
+        """The sampler, from ``before_run`` on."""
+        if self._sampler is None:
+            raise AttributeError("the sampler is built when the run starts")
+        return self._sampler
+
+    def before_run(self, runner: Runner) -> None:
+        """Build the sampler; report targets that it does not reach."""
+        algorithm = get_algorithm(runner)
+        seed = self.seed if self.seed is not None else runner.seed
+        self._sampler = self.build_sampler(algorithm.costs, algorithm.constraints, seed)
+        for metric, sampler in self._sampler.samplers.items():
+            low, high = sampler.resource_range
+            unit = algorithm.estimators[metric].unit
+            if sampler.unreachable_targets:
+                targets = ", ".join(str(target) for target in sampler.unreachable_targets)
+                runner.logger.warning(
+                    f"{metric}: no subnet has {targets}; reachable are {low:.6g} to {high:.6g} {unit}. Left out."
+                )
+
+    def before_train(self, runner: Runner) -> None:
+        """Check what would fail late, and continue the random states of a resumed run."""
+        accumulative_counts = runner.optim_wrapper._accumulative_counts
+        if accumulative_counts != 1:
+            raise ConfigError(
+                f"optim_wrapper.accumulative_counts = {accumulative_counts}: PSS steps once an iteration; enlarge "
+                "train_dataloader.batch_size instead"
+            )
+        check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
+        if self._resumed is not None:
+            processes = self._resumed["processes"]
+            if len(processes) != get_world_size():
+                runner.logger.warning(
+                    f"the checkpoint is of {len(processes)} processes, this run has {get_world_size()}: pools "
+                    "continue, but the order of images does not"
+                )
+            if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+                runner.logger.warning(
+                    "by_epoch=False: pools continue, but random states and the order of images do not"
+                )
+            set_random_state(processes[get_rank() % len(processes)])
+            data_sampler = runner.train_dataloader.sampler
+            if hasattr(data_sampler, "seed"):
+                data_sampler.seed = self._resumed["data_seed"]
+            self._resumed = None
+
+    def before_val(self, runner: Runner) -> None:
+        """Check the validation set."""
+        check_dataloader(get_algorithm(runner), runner.val_dataloader, "val_dataloader")
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the test set."""
+        check_dataloader(get_algorithm(runner), runner.test_dataloader, "test_dataloader")
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Draw the subnet of this iteration, the same on all ranks."""
+        self._draw = self.sampler.draw(*self._scheduled(runner))
+        get_algorithm(runner).sampled_subnet = self._draw.subnet
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        """Tell the sampler the score, averaged over ranks in rank order so that all ranks have the same bits.
+
+        It stays on the device until the sampler needs it: reading would wait for the step to end.
+        """
+        assert self._draw is not None and outputs is not None
+        scores = torch.cat(all_gather(outputs["score"].reshape(1)))
+        self.sampler.update(self._draw, lambda: sum(scores.tolist()) / len(scores))
+        self._draw = None
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Collect the random states of all processes for the checkpoint."""
+        self._process_states = all_gather_object(get_random_state())
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Add the sampler and random states."""
+        # Without an epoch's end behind it, only this process' own state is at hand.
+        processes = self._process_states if get_world_size() > 1 and self._process_states else [get_random_state()]
+        checkpoint[CHECKPOINT_KEY] = {
+            **self.sampler.state_dict(),
+            "processes": processes,
+            "data_seed": getattr(runner.train_dataloader.sampler, "seed", None),
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check that the checkpoint is of this model; take over the sampler, unless it only initialises a training."""
+        training = isinstance(runner._train_loop, BaseLoop)
+        if training and not runner._resume:
+            runner.logger.info("load_from initialises the weights only; the pools start empty")
+            return
+        check_state_dict(get_algorithm(runner), checkpoint["state_dict"])
+        state = get_sampler_state(checkpoint)
+        if training and not state["processes"]:
+            raise CheckpointError("the checkpoint was imported and cannot be resumed; start from it with load_from")
+        self.sampler.load_state_dict(state)
+        self._resumed = state if training else None
+
+    def _scheduled(self, runner: Runner) -> tuple[float, float]:
+        """Exploration probability and temperature now; a sampler without pools always explores."""
+        return 1.0, 1.0

@@ -1,0 +1,122 @@
+"""The benchmarks at sizes that say nothing about speed: that they run, and compare what they say they compare."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(FOLDER))
+
+import autoslim  # noqa: E402
+import candidate_costs  # noqa: E402
+import common  # noqa: E402
+import gpu  # noqa: E402
+import pool_evaluation  # noqa: E402
+import pool_simulation  # noqa: E402
+import run_all  # noqa: E402
+import switching  # noqa: E402
+import training_step  # noqa: E402
+
+SIZE_32 = {"model.architecture.resolutions": [32], "model.constraints": [dict(metric="flops", num_targets=2)]}
+
+
+def figures(*args, **kwargs):
+    return {figure.name: figure for figure in args[0](**kwargs)}
+
+
+def test_a_figure_says_whether_its_bar_is_met():
+    figure = common.Figure("ratio", 1.5, "x", "the other 2 ms", at_most=1.08)
+    assert str(figure) == "ratio: 1.5 x (baseline the other 2 ms; bar: at most 1.08: NOT MET)"
+    assert common.Figure("ratio", 2.5, "x", at_least=2).met and common.Figure("ratio", 2.5, "x").met is None
+
+
+def test_time_in_turn_takes_turns():
+    order: list[str] = []
+    medians = common.time_in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    assert order == ["a", "b"] * 3 and set(medians) == {"a", "b"}
+
+
+def test_every_script_is_run_by_run_all():
+    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures"}
+    assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
+
+
+@pytest.fixture(scope="module")
+def algorithm():
+    return common.build("pss_mbv2_flops", **SIZE_32)
+
+
+def test_static_networks_compute_the_subnet(algorithm):
+    model, _ = algorithm
+    images = torch.randn(2, 3, 32, 32)
+    for lean in (False, True):
+        network = common.make_static_network(model, training_step.middle_subnet(model), lean).eval()
+        with model.mutator.active(training_step.middle_subnet(model)), torch.no_grad():
+            torch.testing.assert_close(network(images, mode="tensor"), model.eval()(images))
+
+
+def test_autoslim_has_the_widths_of_our_subnet(algorithm):
+    model, config = algorithm
+    theirs = autoslim.build_algorithm(config, 32)
+    subnet = training_step.middle_subnet(model)
+    choices = autoslim.choices_of(theirs, model, subnet)
+    autoslim.set_candidates(theirs, [choices])
+    theirs.mutator.set_choices(choices)
+    own = dict(model.architecture.named_modules())
+    compared = 0
+    with model.mutator.active(subnet):
+        for name, module in theirs.architecture.named_modules():
+            if isinstance(module, torch.nn.Conv2d):
+                assert module.get_dynamic_params()[0].shape == own[name].get_dynamic_params()[0].shape, name
+                compared += 1
+    assert compared == 52
+
+
+def test_static_and_supernet_step_train(algorithm):
+    model, config = algorithm
+    batch = common.make_batch(4, 32, 1000)
+    subnet = training_step.middle_subnet(model)
+    before = model.architecture.head.fc.weight.detach().clone()
+    training_step.static_step(model, config, batch, subnet)()
+    assert torch.equal(model.architecture.head.fc.weight, before)
+    training_step.supernet_step(model, config, batch, subnet)()
+    assert not torch.equal(model.architecture.head.fc.weight, before)
+
+
+def test_switching():
+    assert figures(switching.measure, switches=5, rounds=1)["switch"].value > 0
+
+
+def test_candidate_costs():
+    assert figures(candidate_costs.measure, candidates=1000, rounds=1)["mbv2_flops_of_a_subnet"].value > 0
+
+
+def test_pool_evaluation():
+    sizes = dict(images=8, subnets=2, side=32, batch=4, threads=1, device="cpu")
+    result = figures(pool_evaluation.measure, **sizes)
+    assert result["validation_images_decoded"].value == 8
+    assert result["calibration_images_decoded"].value == 8
+    assert result["subnets_of_other_accuracy"].value == 0
+
+
+def test_pool_simulation():
+    result = figures(pool_simulation.measure, epochs=4, steps=50, intervals=2)
+    assert result["entries"].value > 100
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_script_refuses_without_a_gpu():
+    done = subprocess.run([sys.executable, FOLDER / "gpu.py"], capture_output=True, text=True)
+    assert done.returncode != 0 and done.stderr.strip().splitlines()[-1].startswith("error: torch sees no GPU here")
+
+
+@pytest.mark.slow
+def test_gpu_script_on_the_cpu():
+    result = figures(gpu.measure, batch=2, side=56, rounds=1, images=8, subnets=1, device="cpu")
+    assert result["mbv2_float32_over_static"].value > 0 and result["r50_bfloat16_over_static"].value > 0
+    assert result["autoslim_over_channels_last"].value > 0

@@ -1,0 +1,184 @@
+"""Train methods on the same budget, data and seeds: ``python tools/compare_samplers.py CONFIG… --out-dir DIR``."""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parent
+_POLL_SECONDS = 2.0
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description="Train methods on the same budget, data and seeds, and draw accuracy against resource for all"
+    )
+    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="a config for each method")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument(
+        "--out-dir", required=True, help="folder for runs and the comparison; an interrupted comparison continues"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once; above 1 each has one CPU thread")
+    parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all configs")
+    return parser.parse_args()
+
+
+class Runs:
+    """Runs of tools/train.py and tools/test.py as processes of their own, which end with this one."""
+
+    def __init__(self, options: list[str], jobs: int) -> None:
+        self.options = options
+        self.environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
+        self._processes: set[subprocess.Popen] = set()
+        self._stopped = False
+
+    def run(self, config: str, seed: int, work_dir: Path) -> None:
+        """Train and test one method with one seed; an interrupted run continues from its newest checkpoint."""
+        from pss_razor.core import PSSError
+        from pss_razor.engine.checkpoint import find_latest_checkpoint
+        from pss_razor.engine.results import RESULTS_FILE
+
+        work_dir.mkdir(parents=True, exist_ok=True)
+        common = ["--work-dir", str(work_dir), "--cfg-options", *self.options, f"randomness.seed={seed}"]
+        self._call(work_dir, "train.py", config, "--resume", "auto", "--no-validate", *common)
+        checkpoint = find_latest_checkpoint(work_dir)
+        if checkpoint is None:
+            raise PSSError(f"{work_dir}: the training left no checkpoint; see {work_dir / 'run.log'}")
+        self._call(work_dir, "test.py", config, str(checkpoint), "--out", str(work_dir / RESULTS_FILE), *common)
+
+    def stop(self) -> None:
+        """End the processes that run, and start no more."""
+        self._stopped = True
+        for process in list(self._processes):
+            process.terminate()
+
+    def _call(self, work_dir: Path, tool: str, *args: str) -> None:
+        from pss_razor.core import PSSError
+
+        if self._stopped:
+            return
+        log = work_dir / "run.log"
+        command = [sys.executable, str(TOOLS / tool), *args]
+        with log.open("a") as file:
+            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=self.environment)
+            self._processes.add(process)
+            try:
+                code = process.wait()
+            finally:
+                self._processes.discard(process)
+        if code != 0 and not self._stopped:
+            last = next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
+            raise PSSError(
+                f"tools/{tool} failed in {work_dir} (exit code {code}): {last.removeprefix('error: ')}; the whole "
+                f"output is in {log}. The other runs are kept: call again to continue"
+            )
+
+
+@contextlib.contextmanager
+def stopped_at_the_end(runs: Runs, executor: ThreadPoolExecutor) -> Iterator[None]:
+    """Leave no process behind, whatever happens in the body; a request to end is one of the things."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        runs.stop()
+        executor.shutdown(cancel_futures=True)
+
+
+def main() -> None:
+    """Check, run what is not there yet, and put the results together."""
+    args = parse_args()
+    # Imported late: --help answers at once.
+    from tqdm import tqdm
+
+    from pss_razor.core import ConfigError, atomic_write
+    from pss_razor.engine.checkpoint import find_latest_checkpoint
+    from pss_razor.engine.comparison import check_comparable, name_methods, summarise, write_comparison
+    from pss_razor.engine.launch import load_config, one_line_errors
+    from pss_razor.engine.results import RESULTS_FILE, read_document
+
+    def is_complete(work_dir: Path) -> bool:
+        if (work_dir / RESULTS_FILE).exists():
+            read_document(work_dir / RESULTS_FILE)  # an error if it is something else
+            return True
+        return False
+
+    with one_line_errors():
+        out_dir = Path(args.out_dir)
+        if out_dir.exists() and not out_dir.is_dir():
+            raise ConfigError(f"--out-dir {out_dir} is a file; choose another path")
+        for seed in args.seeds:
+            if args.seeds.count(seed) > 1 or seed < 0:
+                raise ConfigError(
+                    f"--seeds {args.seeds}: {seed} is negative or given twice; give distinct seeds from 0"
+                )
+        if args.jobs < 1:
+            raise ConfigError(f"--jobs {args.jobs} must be at least 1")
+        if any(option.startswith("randomness.seed=") for option in args.cfg_options):
+            raise ConfigError("--cfg-options randomness.seed: give the seeds by --seeds")
+        names = name_methods(args.configs)
+        configs = {
+            name: load_config(file, args.cfg_options, "none", None)
+            for name, file in zip(names, args.configs, strict=True)
+        }
+        check_comparable(configs)
+
+        folders = {name: out_dir / Path(file).stem for name, file in zip(names, args.configs, strict=True)}
+        for name, config in configs.items():
+            settings = {k: v for k, v in config.to_dict().items() if k not in ("work_dir", "randomness", "env_cfg")}
+            text = json.dumps(settings, indent=1, sort_keys=True, default=str)
+            file = folders[name] / "settings.json"
+            if file.exists() and file.read_text() != text:
+                raise ConfigError(
+                    f"{folders[name]} has runs of other settings than {name} has now; choose another --out-dir"
+                )
+            file.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(file, text.encode())
+
+        files = dict(zip(names, args.configs, strict=True))
+        # Seeds outside: an interrupted comparison has all methods for some seeds.
+        work_dirs = {(name, seed): folders[name] / f"seed{seed}" for seed in args.seeds for name in names}
+        missing = {key: work_dir for key, work_dir in work_dirs.items() if not is_complete(work_dir)}
+        train_cfg = next(iter(configs.values())).train_cfg
+        length = int(train_cfg.get("max_epochs") or train_cfg["max_iters"])
+
+        def progress() -> int:
+            """Epochs (or iterations) of all runs that are in checkpoints."""
+            newest = [find_latest_checkpoint(work_dir) for work_dir in missing.values()]
+            return sum(min(length, int(path.stem.split("_")[1])) for path in newest if path is not None)
+
+        runs, executor = Runs(args.cfg_options, args.jobs), ThreadPoolExecutor(args.jobs)
+        unit = "epoch" if "max_epochs" in train_cfg else "iter"
+        with (
+            stopped_at_the_end(runs, executor),
+            tqdm(total=length * len(missing), initial=progress(), unit=unit, desc=f"{len(missing)} runs") as bar,
+        ):
+            waiting = {
+                executor.submit(runs.run, files[name], seed, work_dir) for (name, seed), work_dir in missing.items()
+            }
+            while waiting:
+                done, waiting = wait(waiting, _POLL_SECONDS, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                bar.update(progress() - bar.n)
+
+        summary = summarise({n: {s: work_dirs[n, s] / RESULTS_FILE for s in args.seeds} for n in names})
+        seeds = " ".join(map(str, args.seeds))
+        heading = (
+            f"{summary['accuracy'].removeprefix('accuracy/')} in %, mean ± standard error over the seeds {seeds}; "
+            f"{length} {unit}s each; the best of up to {configs[names[0]].test_cfg.get('top_k', 5)} subnets of each "
+            "target on the test set"
+        )
+        for file in write_comparison(summary, out_dir, heading):
+            print(f"written: {file}")
+
+
+if __name__ == "__main__":
+    main()
