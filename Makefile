@@ -2,6 +2,7 @@
 # make test         the test suite
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-all     make check, and the slow tests too
+# make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ CONFIG := configs/pss/pss_mbv2_flops_digits.py
 WORK_DIR := work_dirs/quickstart
 INSTALLED := $(VENV)/.installed
 
-.PHONY: quickstart test test-all check bench venv clean
+.PHONY: quickstart test test-all check bench cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -46,6 +47,12 @@ check: venv
 
 test-all: check test
 	$(RUN) -m pytest -m slow
+
+cream-digits: venv
+	$(RUN) tools/train.py configs/nas/cream/cream_supernet_digits.py --work-dir work_dirs/cream_digits/search --resume auto
+	$(RUN) tools/train.py configs/nas/cream/cream_subnet_digits.py --work-dir work_dirs/cream_digits/retrain --resume auto
+	$(RUN) tools/test.py configs/nas/cream/cream_subnet_digits.py work_dirs/cream_digits/retrain/epoch_12.pth \
+		--work-dir work_dirs/cream_digits/retrain
 
 bench: venv
 	mkdir -p work_dirs

@@ -77,10 +77,11 @@ def test_two_iterations(name, tmp_path, made_up_table):
                 constraint.num_targets = 17
     config.experiment_name = f"config_{PATHS.index(name)}"
     classes = config.model.architecture.head.num_classes
+    size = max(config.model.architecture.resolutions or [config.model.get("input_size")])
     config.train_dataloader = dict(
         batch_size=2,
         num_workers=0,
-        dataset=dict(type="FakeImages", size=max(config.model.architecture.resolutions), classes=classes, length=4),
+        dataset=dict(type="FakeImages", size=size, classes=classes, length=4),
         sampler=dict(type="DefaultSampler", shuffle=True),
         collate_fn=dict(type="default_collate"),
         drop_last=True,

@@ -90,7 +90,7 @@ class TestEveryConfig:
 
     def test_images_have_the_largest_resolution(self, config):
         """The batch comes at the largest resolution of the space."""
-        largest = max(config.model.architecture.resolutions)
+        largest = max(config.model.architecture.resolutions or [config.model.get("input_size")])
         for loader in (config.train_dataloader, config.val_dataloader):
             image = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
             results = dict(img=image, img_shape=(100, 80), ori_shape=(100, 80), gt_label=0)

@@ -25,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--metric", help="what the costs of subnets are in (default: their only latency, else flops)")
     parser.add_argument("--load-processes", type=int, default=os.cpu_count() or 1, help="default: one for each core")
+    parser.add_argument("--batch-size", type=int, default=1, help="images of a call (default: 1)")
+    parser.add_argument("--window", type=int, default=15, help="calls that a decision looks at (default: 15)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the network (default: 1)")
     return parser.parse_args()
 
@@ -32,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 def measure_us(model, images) -> float:
     """Median latency of the most accurate subnet."""
     model.select()
-    model.warm_up()
+    model(images)
     times = []
     for _ in range(15):
         start = time.perf_counter()
@@ -81,7 +83,7 @@ def stop(processes: list[subprocess.Popen]) -> None:
         process.wait()
 
 
-def draw(calls: list[dict], names: list[str], target_us: float) -> bytes:
+def draw(calls: list[dict], names: list[str], target_us: float, window: int) -> bytes:
     """Draw latency, subnet and accuracy over time, as PNG."""
     from matplotlib.figure import Figure
 
@@ -90,8 +92,8 @@ def draw(calls: list[dict], names: list[str], target_us: float) -> bytes:
     latency, chosen, accuracy = figure.subplots(3, 1, sharex=True)
     latencies = [call["latency_us"] / 1000 for call in calls]
     latency.plot(seconds, latencies, ".", ms=2.5, color="0.6", label="a call")
-    middle = [statistics.median(latencies[max(0, i - 14) : i + 1]) for i in range(len(latencies))]
-    latency.plot(seconds, middle, color="C0", lw=1.2, label="median of 15")
+    middle = [statistics.median(latencies[max(0, i - window + 1) : i + 1]) for i in range(len(latencies))]
+    latency.plot(seconds, middle, color="C0", lw=1.2, label=f"median of {window}")
     latency.axhline(target_us / 1000, color="C3", lw=1, ls="--", label="target")
     latency.set(ylabel="latency (ms)", ylim=(0, max(2.5 * target_us / 1000, max(middle) * 1.05)))
     chosen.step(seconds, [names.index(call["subnet"]) for call in calls], where="post", color="C1")
@@ -122,7 +124,7 @@ def main() -> None:
     from pss_razor.deploy import AdaptiveController, AdaptiveModel
 
     try:
-        for name, value in (("seconds", args.seconds), ("threads", args.threads)):
+        for name, value in (("seconds", args.seconds), ("threads", args.threads), ("batch-size", args.batch_size)):
             if not value > 0:
                 raise ConfigError(f"--{name} {value}: it must be positive")
         out = Path(args.out)
@@ -131,9 +133,9 @@ def main() -> None:
         torch.set_num_threads(args.threads)
         model = AdaptiveModel.load(args.bundle)
         side = max(subnet.resolution for subnet in model.subnets)
-        images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+        images = torch.randn(args.batch_size, 3, side, side, generator=torch.Generator().manual_seed(0))
         target = args.target_latency_us or 1.25 * measure_us(model, images)
-        controller = AdaptiveController(model, target, metric=args.metric)
+        controller = AdaptiveController(model, target, args.metric, args.window)
         controller.calibrate(images)
         calls = drive(controller, images, args.seconds, args.load_processes)
         out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +145,7 @@ def main() -> None:
         writer.writerows(calls)
         atomic_write(out / "controller.csv", table.getvalue().encode())
         names = [subnet.name for subnet in controller.ladder]
-        atomic_write(out / "controller.png", draw(calls, names, target))
+        atomic_write(out / "controller.png", draw(calls, names, target, args.window))
         moves = sum(a["subnet"] != b["subnet"] for a, b in itertools.pairwise(calls))
         met = sum(call["latency_us"] <= target for call in calls) / len(calls)
         print(f"{len(calls)} calls, {met:.1%} within {target:.0f} us, {moves} switches; see {out / 'controller.png'}")

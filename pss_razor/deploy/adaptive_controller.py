@@ -86,8 +86,8 @@ class AdaptiveController:
         self._clock = clock
         self._latencies: deque[float] = deque(maxlen=window)
         self._warming_up = True
-        self._calm = 0  # calls for which a better subnet would have met the target
-        self._on_trial = 0  # calls for which the last upgrade has to last yet
+        self._calm = 0  # decisions in a row at which a better subnet was predicted to meet the target
+        self._on_trial = 0  # decisions that the last upgrade has to last yet
         self._position = self._best(1.0) if metric.startswith("latency") else 0
 
     @property
@@ -107,7 +107,7 @@ class AdaptiveController:
         self.observe(latency_us)
         return logits
 
-    def calibrate(self, images: Tensor, calls: int = 9) -> None:
+    def calibrate(self, images: Tensor, calls: int = 15) -> None:
         """Measures all subnets of the ladder, while the machine is as idle as it will be, and begins with the best.
 
         Args:
@@ -132,10 +132,6 @@ class AdaptiveController:
             self._warming_up = False
             return self.current
         self._latencies.append(latency_us)
-        if self._on_trial:
-            self._on_trial -= 1
-            if not self._on_trial:
-                self._patience = self._first_patience
         median = self.median_latency_us
         if median is not None:
             self._decide(median)
@@ -143,13 +139,19 @@ class AdaptiveController:
 
     def _decide(self, median: float) -> None:
         best = self._best(median / self._costs[self._position])
+        is_on_trial = self._on_trial > 0
+        if is_on_trial:
+            self._on_trial -= 1
         if median > self.target_latency_us:
             if self._position == 0:
                 return
-            if self._on_trial:
+            if is_on_trial:
                 self._patience = min(2 * self._patience, _MAX_BACKOFF * self._first_patience)
             self._move(min(best, self._position - 1))
-        elif best > self._position:
+            return
+        if is_on_trial and not self._on_trial:
+            self._patience = self._first_patience
+        if best > self._position:
             self._calm += 1
             if self._calm >= self._patience:
                 self._move(best)

@@ -114,11 +114,13 @@ def read_cost_graph(
             extents |= {name: _extents(name, space, base, moved, together) for name in base if name not in extents}
             homes |= {name: sizes for name, sizes in base.items() if name not in homes}
         runs = _find_runs(space, probe, last, is_op, homes)
-        pools = [name for name in extents if isinstance(modules[name], nn.AdaptiveAvgPool2d)]
+        # In the order in which they run: ``extents`` has the layers of further choices behind those of the first.
+        pools = {name for name in extents if isinstance(modules[name], nn.AdaptiveAvgPool2d)}
+        inner_pools = pools - set([name for name in base if name in pools][-1:])
         layers = [
             _layer_spec(name, modules[name], extents[name], runs.get(name))
             for name in extents
-            if isinstance(modules[name], _COSTED) and name not in pools[:-1]
+            if isinstance(modules[name], _COSTED) and name not in inner_pools
         ]
         graph = CostGraph(space, tuple(layers), tuple(_block_specs(modules, set(candidates), extents, runs)))
         generator = np.random.default_rng(0)

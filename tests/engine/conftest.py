@@ -15,13 +15,13 @@ _names = itertools.count()
 
 @pytest.fixture(scope="session")
 def make_runner():
-    """``make_runner(work_dir, {key: value})``: a runner of the tiny config.
+    """``make_runner(work_dir, {key: value})``: a runner of the tiny config, or of the one given as third argument.
 
     A key with dots is merged into the config, one without replaces what is there.
     """
 
-    def make(work_dir, options=None):
-        config = load_config(str(TINY), None, "none", str(work_dir))
+    def make(work_dir, options=None, path=TINY):
+        config = load_config(str(path), None, "none", str(work_dir))
         # mmengine calls a run after the second in which it starts, and keeps logs and histories of runs by that name.
         config.experiment_name = f"test_{next(_names)}"
         for key, value in (options or {}).items():

@@ -27,7 +27,8 @@ def make_runner(work_dir, **options):
     """A runner of the tiny search; keys of ``train_cfg`` are given as ``max_epochs=2``."""
     config = load_config(str(TINY), None, "none", str(work_dir))
     config.experiment_name = f"test_search_{next(_names)}"
-    config.train_cfg.update(options)
+    for key, value in options.items():
+        config.train_cfg[key] = value  # update() would merge dicts
     return build_runner(config)
 
 

@@ -3,7 +3,7 @@ _base_ = "../../configs/pss/pss_shufflenetv2_flops_digits.py"
 
 _op = _base_.model.architecture.backbone.arch_setting[0][2]
 model = dict(
-    architecture=dict(backbone=dict(arch_setting=[[64, 2, _op], [96, 3, _op]], out_indices=(2,))),
+    architecture=dict(backbone=dict(arch_setting=[[64, 2, _op], [96, 3, _op]], out_indices=(2,), widen_factor=0.25)),
     constraints=[dict(metric="flops", first=0.64, last=0.74, step=0.02)],
 )
 train_dataloader = dict(batch_size=16, dataset=dict(indices=96))

@@ -2,7 +2,7 @@
 _base_ = "../../configs/nas/spos/spos_evolution_search_shufflenetv2_digits.py"
 
 _op = _base_.model.architecture.backbone.arch_setting[0][2]
-_backbone = dict(arch_setting=[[64, 2, _op], [96, 3, _op]], out_indices=(2,))
+_backbone = dict(arch_setting=[[64, 2, _op], [96, 3, _op]], out_indices=(2,), widen_factor=0.25)
 supernet = dict(backbone=_backbone)
 model = dict(architecture=dict(backbone=_backbone))
 train_dataloader = dict(batch_size=16, dataset=dict(indices=96))

@@ -33,7 +33,8 @@ class Recorder(Hook):
     def before_step(self, *args):
         self.counts["steps"] += 1
         self.before = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-        self.gradients = {name: parameter.grad.clone() for name, parameter in self.parameters.items()}
+        # Ops that no subnet of the step has used have none.
+        self.gradients = {name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None}
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.counts.clear()

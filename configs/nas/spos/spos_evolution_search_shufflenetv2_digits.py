@@ -15,7 +15,7 @@ train_cfg = dict(
     num_crossover=10,
     mutate_prob=0.1,
     estimator_cfg=dict(type="OneShotResourceEstimator", input_size=32),
-    constraints_range=dict(flops=(0.0, 0.85)),
+    constraints_range=dict(flops=(0.0, 2.1)),
     score_key="accuracy/top1",
     resume_from=None,
 )

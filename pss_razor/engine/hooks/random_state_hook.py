@@ -9,7 +9,7 @@ from pss_razor.registry import HOOKS
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmengine.runner.base_loop import BaseLoop
 
 
@@ -41,6 +41,8 @@ class RandomStateHook(Hook):
                 f"the checkpoint is of {len(processes)} processes, this run has {get_world_size()}: the order of "
                 "images does not continue"
             )
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            runner.logger.warning("by_epoch=False: random states and the order of images do not continue")
         set_random_state(processes[get_rank() % len(processes)])
         data_sampler = runner.train_dataloader.sampler
         if hasattr(data_sampler, "seed"):
@@ -52,12 +54,7 @@ class RandomStateHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the random states."""
-        # Without an epoch's end behind it, only this process' own state is at hand.
-        processes = self._process_states if get_world_size() > 1 and self._process_states else [get_random_state()]
-        checkpoint[self.random_state_key] = {
-            "processes": processes,
-            "data_seed": getattr(runner.train_dataloader.sampler, "seed", None),
-        }
+        checkpoint[self.random_state_key] = self.random_states(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take the states over, where a training is resumed."""
@@ -69,3 +66,9 @@ class RandomStateHook(Hook):
                 f"the checkpoint has no random states (key {self.random_state_key!r}): the resumed training is not "
                 "the one that stopped"
             )
+
+    def random_states(self, runner: Runner) -> dict[str, Any]:
+        """The random states of all processes and the seed of the order of images."""
+        # Without an epoch's end behind it, only this process' own state is at hand.
+        processes = self._process_states if get_world_size() > 1 and self._process_states else [get_random_state()]
+        return {"processes": processes, "data_seed": getattr(runner.train_dataloader.sampler, "seed", None)}

@@ -11,15 +11,14 @@ import torch
 from pss_razor.core import AdditiveCost, CheckpointError, ConfigError, Constraint, Draw, SubnetSampler
 from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
 from pss_razor.engine.checks import check_dataloader, get_algorithm
-from pss_razor.engine.random_state import get_random_state, set_random_state
+from pss_razor.engine.hooks.random_state_hook import RandomStateHook
 
-from mmengine.dist import all_gather, all_gather_object, get_rank, get_world_size
-from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.dist import all_gather
+from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
 
 
-class SubnetSamplerHook(Hook, ABC):
+class SubnetSamplerHook(RandomStateHook, ABC):
     """Draw a subnet before every training iteration and tell the sampler its score after it.
 
     Owns the sampler, and saves it, with the random states of all processes, under one key of the checkpoint, so that
@@ -30,14 +29,11 @@ class SubnetSamplerHook(Hook, ABC):
         seed: Seed of the draws; None takes the runner's.
     """
 
-    priority = "NORMAL"
-
     def __init__(self, seed: int | None = None) -> None:
+        super().__init__()
         self.seed = seed
         self._sampler: SubnetSampler | None = None
         self._draw: Draw | None = None
-        self._process_states: list[dict[str, Any]] | None = None
-        self._resumed: dict[str, Any] | None = None
 
     @abstractmethod
     def build_sampler(
@@ -75,22 +71,7 @@ class SubnetSamplerHook(Hook, ABC):
                 "train_dataloader.batch_size instead"
             )
         check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
-        if self._resumed is not None:
-            processes = self._resumed["processes"]
-            if len(processes) != get_world_size():
-                runner.logger.warning(
-                    f"the checkpoint is of {len(processes)} processes, this run has {get_world_size()}: pools "
-                    "continue, but the order of images does not"
-                )
-            if not isinstance(runner.train_loop, EpochBasedTrainLoop):
-                runner.logger.warning(
-                    "by_epoch=False: pools continue, but random states and the order of images do not"
-                )
-            set_random_state(processes[get_rank() % len(processes)])
-            data_sampler = runner.train_dataloader.sampler
-            if hasattr(data_sampler, "seed"):
-                data_sampler.seed = self._resumed["data_seed"]
-            self._resumed = None
+        super().before_train(runner)
 
     def before_val(self, runner: Runner) -> None:
         """Check the validation set."""
@@ -117,19 +98,9 @@ class SubnetSamplerHook(Hook, ABC):
         self.sampler.update(self._draw, lambda: sum(scores.tolist()) / len(scores))
         self._draw = None
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Collect the random states of all processes for the checkpoint."""
-        self._process_states = all_gather_object(get_random_state())
-
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the sampler and random states."""
-        # Without an epoch's end behind it, only this process' own state is at hand.
-        processes = self._process_states if get_world_size() > 1 and self._process_states else [get_random_state()]
-        checkpoint[CHECKPOINT_KEY] = {
-            **self.sampler.state_dict(),
-            "processes": processes,
-            "data_seed": getattr(runner.train_dataloader.sampler, "seed", None),
-        }
+        checkpoint[CHECKPOINT_KEY] = {**self.sampler.state_dict(), **self.random_states(runner)}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this model; take over the sampler, unless it only initialises a training."""

@@ -1,0 +1,122 @@
+"""A searched subnet as a model: which one it is follows from its weights, or from a yaml."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from pss_razor.core import CheckpointError, ConfigError
+from pss_razor.engine.launch import load_config
+from pss_razor.registry import MODELS
+
+from mmrazor.structures import convert_fix_subnet, export_fix_subnet
+
+SPOS = Path(__file__).resolve().parents[2] / "configs" / "nas" / "spos"
+TINY = Path(__file__).with_name("tiny_search.py")
+
+
+@pytest.fixture(scope="module")
+def algorithm():
+    return MODELS.build(load_config(str(TINY), None, "none", "unused").model)
+
+
+@pytest.fixture(scope="module")
+def cfg():
+    return load_config(str(TINY), None, "none", "unused").model.architecture
+
+
+@pytest.fixture
+def saved(algorithm, tmp_path):
+    """A subnet with its yaml and its checkpoints: as our search writes it, and as MMRazor's."""
+    space = algorithm.mutator.space
+    subnet = space.decode(torch.tensor([0, 1, 2, 3, 0]))
+    with algorithm.mutator.active(subnet):
+        fix_subnet, network = export_fix_subnet(algorithm.architecture, slice_weight=True)
+    (tmp_path / "subnet.yaml").write_text(yaml.safe_dump(convert_fix_subnet(fix_subnet)))
+    state = network.state_dict()
+    torch.save({"state_dict": state, "meta": {}}, tmp_path / "ours.pth")
+    torch.save({"state_dict": {f"architecture.{k}": v for k, v in state.items()}, "meta": {}}, tmp_path / "theirs.pth")
+    return tmp_path, subnet, state
+
+
+def build(cfg, checkpoint=None, fix_subnet=None):
+    init_cfg = dict(type="Pretrained", checkpoint=None if checkpoint is None else str(checkpoint))
+    return MODELS.build(dict(type="searched_subnet", cfg=cfg, fix_subnet=fix_subnet, init_cfg=init_cfg))
+
+
+@pytest.mark.parametrize("name", ["ours.pth", "theirs.pth"])
+def test_from_a_checkpoint_alone(cfg, saved, assert_same, name):
+    folder, _, state = saved
+    assert_same(dict(build(cfg, folder / name).state_dict()), dict(state))
+
+
+@pytest.mark.parametrize("prefix", ["", "architecture."])
+def test_from_a_yaml_alone(cfg, saved, prefix):
+    folder, subnet, state = saved
+    content = {prefix + k: v for k, v in yaml.safe_load((folder / "subnet.yaml").read_text()).items()}
+    (folder / "other.yaml").write_text(yaml.safe_dump(content))
+    network = build(cfg, fix_subnet=str(folder / "other.yaml"))
+    assert {k: v.shape for k, v in network.state_dict().items()} == {k: v.shape for k, v in state.items()}
+    assert any(not torch.equal(v, state[k]) for k, v in network.state_dict().items()), "weights of its own"
+    assert {p: network.get_submodule(p)._chosen for p in subnet} == dict(subnet)
+
+
+def test_an_op_without_weights_is_found(tmp_path):
+    """The MobileNet supernet has skip connections, which no weight tells of."""
+    config = load_config(str(SPOS / "spos_subnet_mobilenet_proxyless_gpu_8xb128_in1k.py"), None, "none", "unused")
+    path = SPOS / "mobilenet_proxyless_gpu_490m.yaml"
+    config.model.fix_subnet = str(path)
+    torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "a.pth")
+    config.model.fix_subnet = None
+    config.model.init_cfg.checkpoint = str(tmp_path / "a.pth")
+    network = MODELS.build(config.model)
+    wanted = yaml.safe_load(path.read_text())
+    assert sum(choice["chosen"] == "identity" for choice in wanted.values()) == 4
+    assert {place: {"chosen": network.get_submodule(place)._chosen} for place in wanted} == wanted
+
+
+class TestErrors:
+    def test_nothing_says_which(self, cfg):
+        with pytest.raises(ConfigError, match=r"set model\.init_cfg\.checkpoint to the subnet_best\.pth.*fix_subnet"):
+            build(cfg)
+
+    def test_two_subnets(self, cfg, saved):
+        folder, subnet, _ = saved
+        other = {place: {"chosen": "shuffle_5x5"} for place in subnet}
+        with pytest.raises(CheckpointError, match=r"ours\.pth has shuffle_3x3 at .*, fix_subnet shuffle_5x5"):
+            build(cfg, folder / "ours.pth", other)
+
+    def test_a_whole_supernet(self, cfg, algorithm, tmp_path):
+        torch.save({"state_dict": algorithm.state_dict()}, tmp_path / "supernet.pth")
+        with pytest.raises(CheckpointError, match=r"is of no single subnet of this supernet: at backbone\.layers\.0\.0"):
+            build(cfg, tmp_path / "supernet.pth")
+
+    def test_another_number_of_classes(self, cfg, saved):
+        with pytest.raises(CheckpointError, match="another number of classes"):
+            build(dict(cfg, head=dict(cfg.head, num_classes=7)), saved[0] / "ours.pth")
+
+    def test_a_yaml_of_another_supernet(self, cfg):
+        with pytest.raises(ConfigError, match="fix_subnet is of another supernet: only one of them has"):
+            build(cfg, fix_subnet=str(SPOS / "shufflenetv2_330m.yaml"))
+
+    @pytest.mark.parametrize("bad", [{"chosen": "conv"}, "shuffle_3x3", {}])
+    def test_a_yaml_with_another_op(self, cfg, saved, bad):
+        content = {place: {"chosen": choice} for place, choice in saved[1].items()}
+        content["backbone.layers.0.1"] = bad
+        with pytest.raises(ConfigError, match=r"fix_subnet has .* at backbone\.layers\.0\.1; the ops are"):
+            build(cfg, fix_subnet=content)
+
+    @pytest.mark.parametrize("text", ["[1]", "a: [", "!!python/object/apply:os.getcwd []"])
+    def test_no_yaml_of_a_subnet(self, cfg, tmp_path, text):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=r"fix_subnet = .*bad\.yaml"):
+            build(cfg, fix_subnet=str(tmp_path / "bad.yaml"))
+
+    def test_a_missing_yaml(self, cfg):
+        with pytest.raises(ConfigError, match=r"fix_subnet = nothing\.yaml cannot be read"):
+            build(cfg, fix_subnet="nothing.yaml")
+
+    def test_a_missing_checkpoint(self, cfg, tmp_path):
+        with pytest.raises(CheckpointError, match="does not exist"):
+            build(cfg, tmp_path / "nothing.pth")
