@@ -2,6 +2,7 @@
 # make test         the test suite
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-all     make check, and the slow tests too
+# make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
@@ -12,8 +13,10 @@ RUN := $(VENV)/bin/python
 CONFIG := configs/pss/pss_mbv2_flops_digits.py
 WORK_DIR := work_dirs/quickstart
 INSTALLED := $(VENV)/.installed
+SPOS := configs/nas/spos/spos
+SPOS_DIR := work_dirs/spos_digits
 
-.PHONY: quickstart test test-all check bench cream-digits venv clean
+.PHONY: quickstart test test-all check bench spos-digits cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -47,6 +50,15 @@ check: venv
 
 test-all: check test
 	$(RUN) -m pytest -m slow
+
+spos-digits: venv
+	$(RUN) tools/train.py $(SPOS)_supernet_shufflenetv2_digits.py --work-dir $(SPOS_DIR)/supernet --resume auto
+	$(RUN) tools/train.py $(SPOS)_evolution_search_shufflenetv2_digits.py --work-dir $(SPOS_DIR)/search --resume auto \
+		--cfg-options load_from=$(SPOS_DIR)/supernet/epoch_40.pth
+	$(RUN) tools/train.py $(SPOS)_subnet_shufflenetv2_digits.py --work-dir $(SPOS_DIR)/subnet --resume auto \
+		--cfg-options model.init_cfg.checkpoint=$(SPOS_DIR)/search/subnet_best.pth
+	$(RUN) tools/test.py $(SPOS)_subnet_shufflenetv2_digits.py none --work-dir $(SPOS_DIR)/test \
+		--out $(SPOS_DIR)/accuracy.json --cfg-options model.init_cfg.checkpoint=$(SPOS_DIR)/subnet/epoch_20.pth
 
 cream-digits: venv
 	$(RUN) tools/train.py configs/nas/cream/cream_supernet_digits.py --work-dir work_dirs/cream_digits/search --resume auto

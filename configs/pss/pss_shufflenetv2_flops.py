@@ -8,6 +8,7 @@ _base_ = [
 ]
 
 model = dict(constraints=[dict(metric="flops", first=270, last=400, step=10)])
-# A step runs three ops at each place at most. Fused SGD fails where a parameter gets its first gradient later than others.
+# A step runs three ops at each place at most. torch's fused SGD fails where a parameter gets its first gradient later
+# than others.
 model_wrapper_cfg = dict(find_unused_parameters=True)
 optim_wrapper = dict(optimizer=dict(fused=False))

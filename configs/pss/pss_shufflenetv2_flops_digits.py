@@ -17,7 +17,8 @@ model = dict(
     input_size=32,
     constraints=[dict(metric="flops", first=1.85, last=2.2, step=0.05)],
 )
-# A step runs three ops at each place at most. Fused SGD fails where a parameter gets its first gradient later than others.
+# A step runs three ops at each place at most. torch's fused SGD fails where a parameter gets its first gradient later
+# than others.
 model_wrapper_cfg = dict(find_unused_parameters=True)
 optim_wrapper = dict(optimizer=dict(lr=0.05, fused=False))
 param_scheduler = dict(end=24)

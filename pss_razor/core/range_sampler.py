@@ -44,7 +44,7 @@ class RangeSampler:
         for metric, (low, high) in ranges.items():
             if metric not in costs:
                 raise ConfigError(
-                    f"a range of {metric!r} is asked for, which is not measured; there are estimators of {sorted(costs)}"
+                    f"a range of {metric!r} is asked for, which is not measured; measured are {sorted(costs)}"
                 )
             if not (np.isfinite([low, high]).all() and low <= high):
                 raise ConfigError(f"the range {metric} = ({low}, {high}) must be two numbers, the smaller one first")

@@ -94,6 +94,7 @@ def count_one_shot_resources(
     candidates = []
     for module_place in (place for own in members.values() for place in own):
         module = counted.get_submodule(module_place)
+        assert isinstance(module, OneShotMutableOP)
         module.current_choice = None  # all candidates run, and their outputs are added
         candidates += [f"{module_place}._candidates.{choice}" for choice in module.choices]
     counts = get_model_flops_params(

@@ -21,7 +21,9 @@ def op_space(blocks: int, ops: int = 4) -> SearchSpace:
 
 def op_cost(space: SearchSpace, seed: int) -> AdditiveCost:
     generator = np.random.default_rng(seed)
-    terms = [CostTerm((name,), generator.uniform(1, 20, size)) for name, size in zip(space.names, space.shape)]
+    terms = [
+        CostTerm((name,), generator.uniform(1, 20, size)) for name, size in zip(space.names, space.shape, strict=True)
+    ]
     return AdditiveCost(space, [CostTerm((), np.array(7.0)), *terms])
 
 

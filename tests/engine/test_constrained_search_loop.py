@@ -32,6 +32,11 @@ def make_runner(work_dir, **options):
     return build_runner(config)
 
 
+def make_loop(work_dir, **options):
+    """The search loop of :func:`make_runner`, not started."""
+    return make_runner(work_dir, **options).train_loop
+
+
 def read_state(path):
     return json.loads(Path(path).read_text())
 
@@ -131,30 +136,30 @@ class TestResume:
     def test_auto_takes_the_newest(self, searched, tmp_path):
         shutil.copy(searched[3] / "search_epoch_4.json", tmp_path)
         shutil.copy(searched[3] / "search_epoch_2.json", tmp_path)
-        loop = make_runner(tmp_path, resume_from="auto").train_loop
+        loop = make_loop(tmp_path, resume_from="auto")
         loop._resume()
         assert loop.epoch == 4 and len(loop.top_k_candidates) == 3
 
     def test_auto_without_a_file_starts(self, tmp_path):
-        loop = make_runner(tmp_path, resume_from="auto").train_loop
+        loop = make_loop(tmp_path, resume_from="auto")
         loop._resume()
         assert loop.epoch == 0 and not loop.candidates
 
     def test_other_ranges_are_refused(self, searched, tmp_path):
         path = str(searched[3] / "search_epoch_2.json")
-        loop = make_runner(tmp_path, resume_from=path, constraints_range=dict(flops=(0, 0.74))).train_loop
+        loop = make_loop(tmp_path, resume_from=path, constraints_range=dict(flops=(0, 0.74)))
         with pytest.raises(CheckpointError, match=r"search_epoch_2.json is no state of this search.*of the ranges"):
             loop._resume()
 
     @pytest.mark.parametrize("content", ["", "[1]", "{}", '{"epoch": 1}'])
     def test_a_damaged_file_is_refused(self, tmp_path, content):
         (tmp_path / "search_epoch_2.json").write_text(content)
-        loop = make_runner(tmp_path, resume_from="auto").train_loop
+        loop = make_loop(tmp_path, resume_from="auto")
         with pytest.raises(CheckpointError, match="is no state of this search"):
             loop._resume()
 
     def test_old_states_are_removed(self, searched, tmp_path):
-        loop = make_runner(tmp_path, max_keep_ckpts=2).train_loop
+        loop = make_loop(tmp_path, max_keep_ckpts=2)
         loop.candidates, loop.top_k_candidates = (searched[0].train_loop.top_k_candidates,) * 2
         for loop._epoch in range(1, 13):
             loop._save_searcher_ckpt()
@@ -165,7 +170,7 @@ class TestResume:
 
 
 def test_a_range_with_few_subnets_ends_with_them(tmp_path):
-    loop = make_runner(tmp_path).train_loop
+    loop = make_loop(tmp_path)
     resources = np.sort(loop.sampler.costs["flops"](loop.space.enumerate()))
     runner = make_runner(tmp_path, constraints_range=dict(flops=(0, float(resources[7]))), max_epochs=3)
     runner.train()
@@ -182,10 +187,10 @@ def test_a_latency_range(tmp_path):
     estimator = dict(type="LatencyEstimator", table=str(tmp_path / "table.json"), device="cpu")
     config = dict(type="OneShotResourceEstimator", input_size=32, estimators=dict(latency_cpu=estimator))
     everything = (0.0, 1e6)
-    loop = make_runner(tmp_path, estimator_cfg=config, constraints_range=dict(latency_cpu=everything)).train_loop
+    loop = make_loop(tmp_path, estimator_cfg=config, constraints_range=dict(latency_cpu=everything))
     low, high = np.quantile(loop.sampler.costs["latency_cpu"](loop.space.enumerate()), [0.1, 0.3])
     ranges = dict(latency_cpu=(float(low), float(high)), flops=(0.0, 0.76))
-    loop = make_runner(tmp_path, estimator_cfg=config, constraints_range=ranges).train_loop
+    loop = make_loop(tmp_path, estimator_cfg=config, constraints_range=ranges)
     loop.sample_candidates()
     resources = loop.sampler.resources(loop.space.encode(loop.candidates.subnets))
     assert len(loop.candidates) == 6
@@ -214,30 +219,30 @@ def test_calibrated_statistics_are_those_of_training_images(tmp_path, assert_sam
 class TestErrors:
     def test_an_unmeasured_metric(self, tmp_path):
         with pytest.raises(ConfigError, match="'latency' is asked for, which is not measured"):
-            make_runner(tmp_path, constraints_range=dict(flops=(0, 0.8), latency=(0, 10))).train_loop
+            make_loop(tmp_path, constraints_range=dict(flops=(0, 0.8), latency=(0, 10)))
 
     def test_a_range_out_of_reach(self, tmp_path):
-        with pytest.raises(UnreachableTargetError, match="no subnet has flops from 0 to 0.1: the search space covers"):
-            make_runner(tmp_path, constraints_range=dict(flops=0.1)).train_loop
+        with pytest.raises(UnreachableTargetError, match=r"no subnet has flops from 0 to 0.1: the search space covers"):
+            make_loop(tmp_path, constraints_range=dict(flops=0.1))
 
     def test_mmrazors_estimator(self, tmp_path):
-        with pytest.raises(ConfigError, match="is a ResourceEstimator, which counts one subnet at a time"):
-            make_runner(tmp_path, estimator_cfg=dict(type="ResourceEstimator")).train_loop
+        with pytest.raises(ConfigError, match=r"is a ResourceEstimator, which counts one subnet at a time"):
+            make_loop(tmp_path, estimator_cfg=dict(type="ResourceEstimator"))
 
     def test_more_children_than_candidates(self, tmp_path):
         with pytest.raises(ConfigError, match=r"num_mutation \+ num_crossover = 12 is more than num_candidates = 6"):
-            make_runner(tmp_path, num_mutation=10).train_loop
+            make_loop(tmp_path, num_mutation=10)
 
     def test_an_unknown_score(self, tmp_path):
-        with pytest.raises(ConfigError, match="score_key = 'top1' is no metric; the evaluator has.*accuracy/top1"):
+        with pytest.raises(ConfigError, match=r"score_key = 'top1' is no metric; the evaluator has.*accuracy/top1"):
             make_runner(tmp_path, score_key="top1").train()
 
     def test_mmrazors_mutator(self, tmp_path):
         config = load_config(str(TINY), None, "none", str(tmp_path))
         config.model.mutator = dict(type="NasMutator")
         config.experiment_name = f"test_search_{next(_names)}"
-        with pytest.raises(ConfigError, match="model.mutator is a NasMutator; the search needs a PSSMutator"):
-            build_runner(config).train_loop
+        with pytest.raises(ConfigError, match=r"model.mutator is a NasMutator; the search needs a PSSMutator"):
+            build_runner(config).train()
 
     def test_a_checkpoint_of_another_supernet(self, tmp_path):
         config = load_config(str(TINY), None, "none", str(tmp_path))
@@ -246,4 +251,4 @@ class TestErrors:
         torch.save({"state_dict": {f"architecture.{k}": v for k, v in other.state_dict().items()}}, tmp_path / "a.pth")
         config.load_from = str(tmp_path / "a.pth")
         with pytest.raises(CheckpointError, match="another number of classes"):
-            build_runner(config).train_loop
+            build_runner(config).train()

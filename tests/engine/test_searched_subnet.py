@@ -89,7 +89,9 @@ class TestErrors:
 
     def test_a_whole_supernet(self, cfg, algorithm, tmp_path):
         torch.save({"state_dict": algorithm.state_dict()}, tmp_path / "supernet.pth")
-        with pytest.raises(CheckpointError, match=r"is of no single subnet of this supernet: at backbone\.layers\.0\.0"):
+        with pytest.raises(
+            CheckpointError, match=r"is of no single subnet of this supernet: at backbone\.layers\.0\.0"
+        ):
             build(cfg, tmp_path / "supernet.pth")
 
     def test_another_number_of_classes(self, cfg, saved):

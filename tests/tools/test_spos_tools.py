@@ -31,11 +31,20 @@ def test_four_steps_on_digits(call, tmp_path):
 
     run("train.py", config("supernet"), "--work-dir", tmp_path / "1", "--cfg-options", "train_cfg.max_epochs=1", *FEW)
     search = [
-        "--cfg-options", f"load_from={tmp_path / '1' / 'epoch_1.pth'}", "train_cfg.num_candidates=4", "train_cfg.top_k=2",
-        "train_cfg.num_mutation=2", "train_cfg.num_crossover=2", "train_cfg.dataloader.dataset.indices=60", *FEW,
-    ]  # fmt: skip
+        *("--cfg-options", f"load_from={tmp_path / '1' / 'epoch_1.pth'}", *FEW),
+        *("train_cfg.num_candidates=4", "train_cfg.num_mutation=2", "train_cfg.num_crossover=2"),
+        *("train_cfg.top_k=2", "train_cfg.dataloader.dataset.indices=60"),
+    ]
     run("train.py", config("evolution_search"), "--work-dir", tmp_path / "2", *search, "train_cfg.max_epochs=1")
-    run("train.py", config("evolution_search"), "--work-dir", tmp_path / "2", "--resume", *search, "train_cfg.max_epochs=2")
+    run(
+        "train.py",
+        config("evolution_search"),
+        "--work-dir",
+        tmp_path / "2",
+        "--resume",
+        *search,
+        "train_cfg.max_epochs=2",
+    )
     state = json.loads((tmp_path / "2" / "search_epoch_2.json").read_text())
     assert len(state["known"]) == 8 + 4, "two epochs of four candidates, and the children of the last"
     found = yaml.safe_load((tmp_path / "2" / "best_fix_subnet.yaml").read_text())
@@ -48,7 +57,9 @@ def test_four_steps_on_digits(call, tmp_path):
     run("train.py", config("subnet"), "--work-dir", tmp_path / "3", *step2, "train_cfg.max_epochs=1", *FEW)
     retrained = torch.load(tmp_path / "3" / "epoch_1.pth", weights_only=True)["state_dict"]
     for place, choice in found.items():
-        assert {n.split("._candidates.")[1].split(".")[0] for n in retrained if n.startswith(place)} == {choice["chosen"]}
+        assert {n.split("._candidates.")[1].split(".")[0] for n in retrained if n.startswith(place)} == {
+            choice["chosen"]
+        }
     step3, out = tmp_path / "3" / "epoch_1.pth", tmp_path / "accuracy.json"
     run("test.py", config("subnet"), "none", "--work-dir", tmp_path / "4", "--out", out, *checkpoint(step3), *FEW)
     accuracy = json.loads(out.read_text())

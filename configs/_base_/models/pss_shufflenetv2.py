@@ -1,5 +1,5 @@
-# Prioritized pools over one-shot ops: the supernet of SPOS on ShuffleNetV2, 20 places with 4 ops each. The choices of an
-# op are ordered by their FLOPs, so that the largest subnet takes the dearest op everywhere.
+# Prioritized pools over one-shot ops: the supernet of SPOS on ShuffleNetV2, 20 places with 4 ops each. The choices of
+# an op are ordered by their FLOPs, so that the largest subnet takes the dearest op everywhere.
 _base_ = "mmrazor::_base_/nas_backbones/spos_shufflenet_supernet.py"
 
 model = dict(
