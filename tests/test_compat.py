@@ -31,8 +31,10 @@ from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import save_checkpoint
+from mmrazor.engine import EvolutionSearchLoop
 from mmrazor.models.mutables import OneShotMutableOP
 from mmrazor.models.mutators import NasMutator
+from mmrazor.structures import export_fix_subnet
 
 
 def run_python(program: str, *arguments: str) -> dict:
@@ -394,3 +396,52 @@ def test_nothing_else_of_the_package_loads_openmmlab():
         """
     )
     assert not any(loaded.values()), loaded
+
+
+class TestSearchStillNeeded:
+    """MMRazor's evolution search, and what our subclass of it does otherwise."""
+
+    @pytest.fixture
+    def spos(self):
+        candidates = {name: dict(type="MBBlock", kernel_size=k, expand_ratio=1) for name, k in dict(k3=3, k5=5).items()}
+        op = dict(type="OneShotMutableOP", candidates=candidates)
+        backbone = dict(type="SearchableMobileNetV2", arch_setting=[[8, 1, 1, op]], first_channels=8, last_channels=8,
+                        out_indices=(1,))  # fmt: skip
+        head = dict(type="mmcls.LinearClsHead", num_classes=2, in_channels=8)
+        neck = dict(type="mmcls.GlobalAveragePooling")
+        architecture = dict(type="mmcls.ImageClassifier", backbone=backbone, neck=neck, head=head)
+        return registry.MODELS.build(
+            dict(type="SPOS", architecture=architecture, mutator=dict(type="PSSMutator"), norm_training=True)
+        )
+
+    def test_resume_subtracts_the_epoch_twice(self, tmp_path):
+        loop = object.__new__(EvolutionSearchLoop)
+        loop._runner, loop.resume_from, loop._max_epochs = mock.Mock(rank=0), str(tmp_path / "search_epoch_6.pkl"), 10
+        mmengine.dump(dict(_epoch=6), loop.resume_from)
+        loop._resume()
+        assert loop._epoch == 6 and loop._max_epochs == 4  # so that `while epoch < max_epochs` ends at once
+
+    def test_its_subnet_file_has_a_prefix(self, spos):
+        fix_subnet, _ = export_fix_subnet(spos)
+        assert list(fix_subnet) == ["architecture.backbone.layer1.0"]
+
+    def test_norm_training_moves_the_statistics(self, spos):
+        spos.eval()
+        norm = spos.architecture.backbone.conv1.bn
+        before = norm.running_mean.clone()
+        spos(torch.randn(4, 3, 16, 16) + 1, mode="tensor")
+        assert not torch.equal(norm.running_mean, before)
+
+    def test_a_latency_of_a_cpu_is_nothing(self, spos):
+        _, network = export_fix_subnet(spos, slice_weight=True)
+        estimate = registry.TASK_UTILS.build(dict(type="ResourceEstimator")).estimate(network.architecture)
+        assert estimate["latency"] == 0.0
+
+    def test_fused_sgd_fails_where_a_parameter_comes_late(self):
+        parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+        optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, fused=True)
+        parameters[0].grad = torch.ones(2)
+        optimizer.step()
+        parameters[1].grad = torch.ones(2)
+        with pytest.raises(TypeError):
+            optimizer.step()

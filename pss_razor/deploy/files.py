@@ -106,7 +106,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         ``{"format": 1, "created": str, "versions": {name: str}, "preprocessing": {...}, "subnets": [...]}``. A subnet
         has ``metric`` (such as "flops"), ``target`` and ``resource`` (in the unit of the metric), ``accuracy`` (None if
         it was not evaluated), ``parity_error`` (largest difference of logits to the supernet, of the largest logit),
-        ``channels`` (search group -> channels),
+        ``channels`` (search group -> channels, or the op chosen),
         ``resolution`` in pixels, and ``files`` (kind -> path relative to ``directory``), and may have more. No two
         have the same metric and target.
 
@@ -209,7 +209,7 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         check(name not in seen, f"(metric, target) of {what}", name, "unique")
         seen.add(name)
         channels = subnet.get("channels")
-        check(_is_map(channels, int) and all(n > 0 for n in channels.values()), f"{what}.channels", channels, "counts")
+        check(_are_choices(channels), f"{what}.channels", channels, "counts or names of ops")
         size = subnet.get("resolution")
         good = type(size) is int and 1 <= size <= MAX_RESOLUTION
         check(good, f"{what}.resolution", size, f"an integer from 1 to {MAX_RESOLUTION}")
@@ -226,6 +226,14 @@ def _is_number(value: Any) -> bool:
 
 def _is_map(value: Any, kind: type) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) and type(item) is kind for key, item in value.items())
+
+
+def _are_choices(channels: Any) -> bool:
+    """Whether it is a map from search groups to positive counts or names."""
+    return isinstance(channels, dict) and all(
+        isinstance(name, str) and (isinstance(choice, str) or (type(choice) is int and choice > 0))
+        for name, choice in channels.items()
+    )
 
 
 def _is_inside(file: str, folder: Path) -> bool:

@@ -238,7 +238,11 @@ class _Exporter:
             "target": record["target"],
             "resources": record["resources"],
             "accuracy": record["metrics"][primary_metric(record)] if "metrics" in record else None,
-            "channels": self.algorithm.space.to_record(record["subnet"])["channels"],
+            "channels": {
+                dimension.name: record["subnet"][dimension.name]
+                for dimension in self.algorithm.space.dimensions
+                if dimension.kind != "resolution"
+            },
             "resolution": self._resolution(record),
         }
 
@@ -259,8 +263,6 @@ class _Exporter:
             "accuracy_metric": primary_metric(record) if "metrics" in record else None,
             "selected_by": record["selected_by"],
             "score": record["score"],
-            **self.algorithm.space.to_record(record["subnet"]),
-            "resolution": self._resolution(record),
             "files": files,
             "parity_error": max(parity_errors.values()),
             "parity_errors": parity_errors,
