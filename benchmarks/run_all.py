@@ -24,6 +24,7 @@ BENCHMARKS = (
     "training_memory",
     "start_up",
     "pool_simulation",
+    "bundle",
 )
 
 

@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
 import autoslim  # noqa: E402
+import bundle  # noqa: E402
 import candidate_costs  # noqa: E402
 import common  # noqa: E402
 import gpu  # noqa: E402
@@ -120,3 +121,10 @@ def test_gpu_script_on_the_cpu():
     result = figures(gpu.measure, batch=2, side=56, rounds=1, images=8, subnets=1, device="cpu")
     assert result["mbv2_float32_over_static"].value > 0 and result["r50_bfloat16_over_static"].value > 0
     assert result["autoslim_over_channels_last"].value > 0
+
+
+def test_bundle():
+    found = figures(bundle.measure, switches=3, rounds=1, pools=2)
+    assert 1 < found["mbv2_bundle_over_largest"].value < 1.2
+    assert found["mbv1_switch"].value > 0 and sum("forward" in name for name in found) == 4
+    assert all("differ by 0e+00" in f.baseline for name, f in found.items() if name.endswith("forward"))
