@@ -5,7 +5,7 @@ from pss_razor.models.activations import LeanReLU6
 from pss_razor.models.algorithms import PSS, Cream, CreamStep
 from pss_razor.models.backbones import CreamMobileNet, SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
 from pss_razor.models.classifiers import SlimmableImageClassifier
-from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear
+from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 from pss_razor.models.mutators import PSSMutator
@@ -31,4 +31,5 @@ __all__ = [
     "SlimmableMobileNetV1",
     "SlimmableMobileNetV2",
     "SlimmableResNet",
+    "StaticShuffle",
 ]
