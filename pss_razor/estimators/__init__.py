@@ -6,6 +6,7 @@ from pss_razor.estimators.flops import FlopsEstimator
 from pss_razor.estimators.latency import LatencyEstimator, latency_cost
 from pss_razor.estimators.latency_table import LatencyTable
 from pss_razor.estimators.layer_spec import BlockGeometry, BlockSpec, CostGraph, Extent, LayerSpec
+from pss_razor.estimators.one_shot_resource_estimator import OneShotResourceEstimator
 from pss_razor.estimators.params import ParamsEstimator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LatencyEstimator",
     "LatencyTable",
     "LayerSpec",
+    "OneShotResourceEstimator",
     "ParamsEstimator",
     "latency_cost",
     "read_cost_graph",

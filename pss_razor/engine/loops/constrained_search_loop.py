@@ -21,7 +21,6 @@ from pss_razor.core import CheckpointError, ConfigError, PSSError, RangeSampler,
 from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
 from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.engine.random_state import isolated_random_state
-from pss_razor.estimators.one_shot_resource_estimator import OneShotResourceEstimator  # noqa: F401 - registered
 from pss_razor.models import PSSMutator
 from pss_razor.registry import LOOPS
 
