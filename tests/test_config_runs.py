@@ -78,10 +78,12 @@ def test_two_iterations(name, tmp_path, made_up_table):
     config.experiment_name = f"config_{PATHS.index(name)}"
     classes = config.model.architecture.head.num_classes
     size = max(config.model.architecture.resolutions or [config.model.get("input_size")])
+    # Maps of one pixel, as small images end in, need a batch for BN to make sense.
+    batch_size = 16 if size <= 64 else 2
     config.train_dataloader = dict(
-        batch_size=2,
+        batch_size=batch_size,
         num_workers=0,
-        dataset=dict(type="FakeImages", size=size, classes=classes, length=4),
+        dataset=dict(type="FakeImages", size=size, classes=classes, length=2 * batch_size),
         sampler=dict(type="DefaultSampler", shuffle=True),
         collate_fn=dict(type="default_collate"),
         drop_last=True,
