@@ -178,6 +178,7 @@ def test_a_range_with_few_subnets_ends_with_them(tmp_path):
     assert len(read_state(tmp_path / "search_epoch_3.json")["top_k_candidates"]) == 3
 
 
+@pytest.mark.slow
 def test_a_latency_range(tmp_path):
     """A table of made-up latencies: what counts is that the range of them is kept."""
     algorithm = make_runner(tmp_path).model

@@ -169,6 +169,7 @@ def test_interrupted_export_continues_and_equals_one_that_was_not(exported, coun
             assert (tmp_path / record["name"] / file).read_bytes() == (folder / record["name"] / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_what_is_complete_is_kept_and_what_is_not_is_redone(exported, count_exports, tmp_path):
     evaluator, records, dataloader, _ = exported
     records = records[:2]

@@ -20,7 +20,7 @@ from mmengine.registry import init_default_scope
 SPOS = Path(mmrazor.__file__).parent / ".mim" / "configs" / "nas" / "mmcls" / "spos"
 
 
-@pytest.fixture(scope="module", params=["shufflenet", "mobilenet"])
+@pytest.fixture(scope="module", params=["shufflenet", pytest.param("mobilenet", marks=pytest.mark.slow)])
 def supernet(request):
     init_default_scope("mmrazor")
     config = Config.fromfile(SPOS / f"spos_{request.param}_supernet_8xb128_in1k.py")

@@ -87,6 +87,7 @@ def test_recorded_training_steps(training_steps, train, channels_last):
 
 
 @pytest.mark.parametrize("channels_last", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_training_steps_equal_an_independent_program(
     training_steps, train, reference_subnet, monkeypatch, channels_last
 ):

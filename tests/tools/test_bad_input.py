@@ -122,6 +122,7 @@ def test_missing_config(call):
     fails(call("train.py", "configs/pss/none.py"), "configs/pss/none.py does not exist", "configs/")
 
 
+@pytest.mark.slow
 def test_exit_code_and_streams(spawn, tmp_path):
     """The other tests run a tool in their own process; this one shows what a shell sees."""
     done = spawn("tools/train.py", tmp_path / "none.py")

@@ -50,6 +50,7 @@ def test_without_the_onnx_packages(call, tiny, trained, tmp_path, monkeypatch):
     fails(done, "ONNX needs onnxscript", "pss_razor[onnx]")
 
 
+@pytest.mark.slow
 def test_export_twice_and_benchmark(call, tiny, trained, tmp_path, monkeypatch, capfd):
     out = tmp_path / "export"
     options = ["--out-dir", out, "--targets", "flops=0.3,0.7", "--formats", "torch,bundle", "--calibrate", "1"]

@@ -59,6 +59,7 @@ def test_missing_arguments(call, args):
     assert call(args[0], *args[1:]).code == 2
 
 
+@pytest.mark.slow
 def test_all_options_of_train_together(spawn, tiny, tmp_path):
     """A real run with everything at once, as a shell starts it."""
     work_dir = tmp_path / "work"
@@ -70,6 +71,7 @@ def test_all_options_of_train_together(spawn, tiny, tmp_path):
     assert [path.name for path in work_dir.glob("*.pth")] == ["epoch_1.pth"]
 
 
+@pytest.mark.slow
 def test_all_options_of_test_together(spawn, tiny, tmp_path, trained):
     out = tmp_path / "out" / "r.json"
     options = ["--work-dir", tmp_path / "work", "--out", out, "--amp", "--launcher", "none", "--local-rank=0"]

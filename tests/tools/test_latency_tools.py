@@ -54,6 +54,7 @@ def test_a_subset_is_measured_and_the_interpolation_checked(call, tmp_path):
     assert "interpolation, on 48 others: median error" in done.out
 
 
+@pytest.mark.slow
 def test_onnxruntime(call, tmp_path):
     pytest.importorskip("onnxruntime")
     path = tmp_path / "table.json"

@@ -120,6 +120,7 @@ def run_tool(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_controller_demo(files, spawn):
     out = files / "demo"
     done = spawn(
