@@ -1,19 +1,9 @@
 # PSS-MBV1-M: three metrics at once, with pools for each; a metric is drawn in proportion to its number of targets.
 # No GPU table is shipped: the error on starting says how to measure one, and where it is expected.
-_base_ = [
-    "../_base_/models/pss_mobilenet_v1.py",
-    "../_base_/datasets/imagenet.py",
-    "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "./pss_mbv1_gpu.py"
 
 model = dict(
     estimators=dict(
-        latency_gpu=dict(
-            type="LatencyEstimator",
-            table="{{fileDirname}}/../_base_/latency_tables/mobilenet_v1_gpu.json",
-            device="cuda",
-        ),
         latency_cpu=dict(
             type="LatencyEstimator",
             table="{{fileDirname}}/../_base_/latency_tables/mobilenet_v1_cpu.json",
