@@ -41,7 +41,7 @@ def test_build_continue_verify(call, tmp_path):
 
 
 def test_a_subset_is_measured_and_the_interpolation_checked(call, tmp_path):
-    path = tmp_path / "table.json"
+    path = tmp_path / "new" / "folder" / "table.json"
     done = run(
         call, "build_table.py", CONFIG, "--device", "cpu", "--out", path, "--rounds", 1, "--max-blocks", 90,
     )  # fmt: skip

@@ -70,6 +70,7 @@ def main() -> None:
             latencies_us.update(before.latencies_us)
             provenance = dict(before.provenance)
             spreads = [provenance.get("median_relative_spread", 0.0)] * len(latencies_us)
+        out.parent.mkdir(parents=True, exist_ok=True)
         supernet, mutator, graph = build_supernet(config)
         input_size = config.model.get("input_size")
         smallest = static_subnet(supernet, mutator, mutator.space.smallest, args.device, args.batch, input_size)
