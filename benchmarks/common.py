@@ -22,6 +22,7 @@ from torch import nn
 from pss_razor.core import Subnet, atomic_write
 from pss_razor.deploy.trace import make_static
 from pss_razor.engine.launch import load_config
+from pss_razor.estimators.timing import time_call_us
 from pss_razor.models import PSS, LeanReLU6
 from pss_razor.registry import MODELS
 
@@ -120,14 +121,9 @@ def time_in_turn(calls: Mapping[str, Callable[[], object]], rounds: int, device:
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(rounds + 1):
         for name, call in calls.items():
-            if device == "cuda":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            call()
-            if device == "cuda":
-                torch.cuda.synchronize()
+            elapsed_us = time_call_us(call, device)
             if number:
-                samples[name].append(time.perf_counter() - start)
+                samples[name].append(elapsed_us * 1e-6)
     return {name: statistics.median(values) for name, values in samples.items()}
 
 

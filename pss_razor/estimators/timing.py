@@ -55,7 +55,7 @@ class MachineSpeed:
 
     def time_us(self) -> float:
         """What the reference network takes now, microseconds."""
-        return statistics.median(_time_us(self._reference, self._device) for _ in range(_LOOKS))
+        return statistics.median(time_call_us(self._reference, self._device) for _ in range(_LOOKS))
 
     def factor(self) -> float:
         """What a timing of this moment is multiplied by, to be one of the moment of :attr:`reference_us`."""
@@ -86,7 +86,7 @@ def time_interleaved(
         waiting: list[tuple[int, float]] = []
         factor = speed.factor() if speed else 1.0
         for position, index in enumerate(order, start=1):
-            elapsed_us = _time_us(calls[index], device)
+            elapsed_us = time_call_us(calls[index], device)
             if number:
                 waiting.append((index, elapsed_us))
             if position == len(order) or sum(value for _, value in waiting) > interval_us:
@@ -108,7 +108,8 @@ def _warm_up(device: str) -> None:
         torch.empty(_HEAP_BYTES, dtype=torch.uint8)
 
 
-def _time_us(call: Callable[[], object], device: str) -> float:
+def time_call_us(call: Callable[[], object], device: str) -> float:
+    """One timing of a call in microseconds; on a GPU, until its kernels have ended."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
