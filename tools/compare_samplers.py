@@ -172,9 +172,9 @@ def main() -> None:
         summary = summarise({n: {s: work_dirs[n, s] / RESULTS_FILE for s in args.seeds} for n in names})
         seeds = " ".join(map(str, args.seeds))
         heading = (
-            f"{summary['accuracy'].removeprefix('accuracy/')} in %, mean ± standard error over the seeds {seeds}; "
+            f"{summary['accuracy'].removeprefix('accuracy/')}, mean ± standard error over the seeds {seeds}; "
             f"{length} {unit}s each; the best of up to {configs[names[0]].test_cfg.get('top_k', 5)} subnets of each "
-            "target on the test set"
+            f"target, chosen on {summary['selected_on']}, measured on {summary['measured_on']}"
         )
         for file in write_comparison(summary, out_dir, heading):
             print(f"written: {file}")

@@ -46,6 +46,7 @@ def main() -> None:
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import read_checkpoint
     from pss_razor.engine.export import check_bundle_accuracies, export_subnets
+    from pss_razor.engine.export_accuracy import measure_networks
     from pss_razor.engine.export_choice import check_results, choose_pools, choose_subnets
     from pss_razor.engine.export_formats import BUNDLE, parse_formats
     from pss_razor.engine.export_source import describe_source
@@ -79,11 +80,27 @@ def main() -> None:
             check_results(results, evaluator, Path(args.results))
         elif not args.no_evaluate:
             results = evaluate_once(runner, evaluator, pools, source, out_dir)
-        chosen = choose_subnets(evaluator, pools, results)
+        criterion = runner.test_loop.criterion
+        chosen = choose_subnets(evaluator, pools, results, criterion)
         check_bundle_accuracies(chosen, formats)
-        export_subnets(evaluator, chosen, runner.test_dataloader, out_dir, formats, args.onnx_input, source)
+        entries = export_subnets(
+            evaluator,
+            chosen,
+            runner.test_dataloader,
+            out_dir,
+            formats,
+            args.onnx_input,
+            source,
+            criterion,
+            lambda networks: measure_networks(runner, evaluator, networks),
+        )
         if measured := [record for record in chosen if "metrics" in record]:
             print(format_table(measured, runner.model.estimators))
+            differences = [abs(e["accuracy"] - e["supernet_accuracy"]) for e in entries if e["accuracy"] is not None]
+            print(
+                f"the exported networks were measured too: their {criterion.metric} differs from the table's by "
+                f"{max(differences):.3g} at most (manifest.json has both)"
+            )
         print(f"exported {len(chosen)} subnets to {args.out_dir} (manifest.json lists them)")
 
 
@@ -99,7 +116,7 @@ def evaluate_once(runner, evaluator, pools, source, out_dir):
     if path.is_file():
         return read_results(path, runner.model.space)
     records = evaluate_pools(runner, evaluator, pools)
-    write_results(runner, records, path)
+    write_results(runner.test_loop, records, path)
     return records
 
 

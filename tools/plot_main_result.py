@@ -31,8 +31,8 @@ def read_curves(argument: str) -> list:
     Raises:
         ConfigError: The argument or the file is malformed, or says nothing of its backbone.
     """
-    from pss_razor.core import ConfigError
-    from pss_razor.engine.results import best_of_pools, primary_metric, read_document
+    from pss_razor.core import ConfigError, best_of_pools
+    from pss_razor.engine.results import read_criterion, read_document
     from pss_razor.visualization import Curve
     from pss_razor.visualization.main_result import BACKBONES, PANELS
 
@@ -56,12 +56,13 @@ def read_curves(argument: str) -> list:
                 f"to draw it in one of them: --results mbv2:{argument}"
             )
         backbone = known[document["model"]]
-    best = [record for record in best_of_pools(document["subnets"]) if record["metric"] in PANELS]
+    criterion = read_criterion(document)
+    best = [record for record in best_of_pools(document["subnets"], criterion) if record["metric"] in PANELS]
     if not best:
         raise ConfigError(f"results file {file} has no pools of {list(PANELS)}: there is no panel for it")
     points: dict[str, list] = {}
     for record in best:
-        accuracy = record["metrics"][primary_metric(record)]
+        accuracy = record["metrics"][criterion.metric]
         points.setdefault(record["metric"], []).append((record["resources"][record["metric"]], accuracy))
     return [Curve(backbone, m, label, document["units"][m], tuple(values)) for m, values in points.items()]
 

@@ -22,6 +22,7 @@ from pss_razor.core.cream_space import (
     choose_depths,
     released_model,
 )
+from pss_razor.core.criterion import RULES, Criterion, best_of_pools, is_number, selection_metrics
 from pss_razor.core.errors import (
     CheckpointError,
     ConfigError,
@@ -48,6 +49,7 @@ __all__ = [
     "CREAM_STAGES",
     "KERNELS_AND_EXPANSIONS",
     "PATH_SAMPLINGS",
+    "RULES",
     "STEM_CHANNELS",
     "AdditiveCost",
     "BoardEntry",
@@ -58,6 +60,7 @@ __all__ = [
     "Constraint",
     "CostTerm",
     "CreamModel",
+    "Criterion",
     "DataError",
     "Dimension",
     "Draw",
@@ -81,14 +84,17 @@ __all__ = [
     "UniformSubnetSampler",
     "UnreachableTargetError",
     "atomic_write",
+    "best_of_pools",
     "build_conditional_sampler",
     "build_constraints",
     "check_arch",
     "check_metrics",
     "choose_depths",
     "exponential_decay",
+    "is_number",
     "make_divisible",
     "released_model",
+    "selection_metrics",
     "shared_multiplier_subnets",
     "width_choices",
 ]

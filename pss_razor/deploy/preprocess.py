@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Mapping
@@ -18,6 +19,16 @@ from pss_razor.deploy.static_net import IMAGE_CHANNELS, show
 
 _MAX_SIDE = 2**14
 _RESIZE_STEPS = {"resize_edge", "resize", "center_crop"}
+# How pipelines resize -> how torch does the same. OpenCV samples, Pillow averages over what a smaller pixel covers.
+_INTERPOLATIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("cv2", "nearest"): dict(nearest="cv2"),
+    ("cv2", "bilinear"): dict(mode="bilinear", align_corners=False),
+    ("cv2", "bicubic"): dict(mode="bicubic", align_corners=False),
+    ("cv2", "area"): dict(mode="area"),
+    ("pillow", "nearest"): dict(nearest="pillow"),
+    ("pillow", "bilinear"): dict(mode="bilinear", align_corners=False, antialias=True),
+    ("pillow", "bicubic"): dict(mode="bicubic", align_corners=False, antialias=True),
+}
 
 
 def load_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -47,13 +58,14 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> Tensor:
     Args:
         image: RGB, uint8 (H, W, 3).
         preprocessing: Of a bundle or manifest: ``mean`` and ``std`` (three numbers each, for pixel values 0 to 255),
-            ``channel_order`` ("RGB", or anything that begins otherwise for BGR), and ``resize``, of which
-            ``resize_edge`` is the length of the shorter edge in pixels, ``resize`` that of both, and ``center_crop``
-            the side of the centre that is cut out, each None if it is not done. Without ``resize`` the network
-            resizes the whole image.
+            ``channel_order`` ("RGB" or "BGR"), and ``resize``, of which ``resize_edge`` is the length of the shorter
+            edge in pixels, ``resize`` that of both, and ``center_crop`` the side of the centre that is cut out, each
+            None if it is not done, with the ``interpolation`` and ``backend`` of the pipeline. Without ``resize`` the
+            network resizes the whole image.
 
     Returns:
-        float32 (1, 3, H', W').
+        float32 (1, 3, H', W'), normalised. Pixels are those of the pipeline to about one grey level: it resizes in
+        integers.
 
     Raises:
         ExportError: The image has another shape or dtype, or the preprocessing cannot be.
@@ -63,7 +75,13 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> Tensor:
     mean, std = (_three_numbers(preprocessing, name) for name in ("mean", "std"))
     if not all(value > 0 for value in std):
         raise ExportError(f"preprocessing.std is {std}; it must be positive")
-    if not str(preprocessing.get("channel_order", "RGB")).startswith("RGB"):
+    order = preprocessing.get("channel_order", "RGB")
+    if order is None:
+        raise ExportError(
+            "preprocessing.channel_order is null: the validation pipeline had transforms that may change the order of "
+            "colours; set it to 'RGB' or 'BGR', as the network's images were in training"
+        )
+    if not str(order).startswith("RGB"):
         image = image[..., ::-1]
     pixels = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
     pixels = _resize(pixels, preprocessing.get("resize") or {})
@@ -92,22 +110,53 @@ def _three_numbers(preprocessing: Mapping[str, Any], name: str) -> list[float]:
 
 def _resize(pixels: Tensor, steps: Any) -> Tensor:
     """mmcls's ResizeEdge, Resize and CenterCrop, in this order."""
-    if not isinstance(steps, Mapping) or not steps.keys() <= _RESIZE_STEPS:
-        raise ExportError(f"preprocessing.resize is {show(steps)}; it may have {', '.join(sorted(_RESIZE_STEPS))}")
-    for name, side in steps.items():
+    known = {*_RESIZE_STEPS, "interpolation", "backend"}
+    if not isinstance(steps, Mapping) or not steps.keys() <= known:
+        raise ExportError(f"preprocessing.resize is {show(steps)}; it may have {', '.join(sorted(known))}")
+    sides = {name: side for name, side in steps.items() if name in _RESIZE_STEPS}
+    for name, side in sides.items():
         if side is not None and (type(side) is not int or not 1 <= side <= _MAX_SIDE):
             raise ExportError(f"preprocessing.resize.{name} is {show(side)}; it must be 1 to {_MAX_SIDE} pixels")
-    height, width = pixels.shape[2:]
-    if edge := steps.get("resize_edge"):
+    how = (steps.get("backend", "cv2"), steps.get("interpolation", "bilinear"))
+    if how not in _INTERPOLATIONS:
+        raise ExportError(
+            f"preprocessing.resize has backend {show(how[0])} and interpolation {show(how[1])}; resize images as the "
+            f"validation pipeline does it, known are {', '.join(' '.join(pair) for pair in _INTERPOLATIONS)}"
+        )
+    if edge := sides.get("resize_edge"):
+        height, width = pixels.shape[2:]
         short = min(height, width)
-        height, width = int(edge * height / short), int(edge * width / short)
-    if side := steps.get("resize"):
-        height = width = side
-    if max(height, width) > _MAX_SIDE:
-        raise ExportError(f"an image would become {width} x {height} pixels; {_MAX_SIDE} are the most")
-    if (height, width) != pixels.shape[2:]:
-        pixels = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)
-    if side := steps.get("center_crop"):
-        top, left = (max(0, round((length - side) / 2)) for length in (height, width))
+        pixels = _interpolate(pixels, int(edge * height / short), int(edge * width / short), _INTERPOLATIONS[how])
+    if side := sides.get("resize"):
+        pixels = _interpolate(pixels, side, side, _INTERPOLATIONS[how])
+    if side := sides.get("center_crop"):
+        top, left = (max(0, round((length - side) / 2)) for length in pixels.shape[2:])
         pixels = pixels[:, :, top : top + side, left : left + side]
     return pixels
+
+
+def _interpolate(pixels: Tensor, height: int, width: int, how: Mapping[str, Any]) -> Tensor:
+    """Resize to pixels of 8 bits, as the pipeline has them."""
+    if max(height, width) > _MAX_SIDE:
+        raise ExportError(f"an image would become {width} x {height} pixels; {_MAX_SIDE} are the most")
+    if (height, width) == tuple(pixels.shape[2:]):
+        return pixels
+    if "nearest" in how:
+        rows, columns = (
+            torch.tensor(_nearest(how["nearest"], old, new))
+            for new, old in zip((height, width), pixels.shape[2:], strict=True)
+        )
+        return pixels[:, :, rows][:, :, :, columns]
+    return F.interpolate(pixels, size=(height, width), **how).round().clamp(0, 255)
+
+
+def _nearest(backend: str, old: int, new: int) -> list[int]:
+    """The pixel that each new one takes: at its left edge (OpenCV), or at its middle (Pillow), rounded as they do it.
+
+    torch's own nearest neighbours differ from both where an edge falls on an edge.
+    """
+    if backend == "cv2":
+        positions = [i * (1 / (new / old)) for i in range(new)]
+    else:
+        positions = list(itertools.accumulate([old / new] * (new - 1), initial=old / new * 0.5))
+    return [min(int(position), old - 1) for position in positions]

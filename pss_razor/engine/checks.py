@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pss_razor.core import ConfigError, DataError
@@ -64,4 +64,31 @@ def check_dataloader(model: nn.Module, dataloader: DataLoader, name: str) -> Non
         raise DataError(
             f"{name}: the dataset has {len(classes)} classes, the head {num_classes}; set "
             f"{where}.head.num_classes={len(classes)}"
+        )
+
+
+def first_image(dataloader: DataLoader) -> Any:
+    """A batch of the first image of a dataset, without starting the loader's workers."""
+    return dataloader.collate_fn([dataloader.dataset[0]])
+
+
+def check_image_size(algorithm: PSS, images: Tensor, name: str) -> None:
+    """Check that a pipeline makes images of the size that the supernet expects, its largest resolution.
+
+    Args:
+        algorithm: The algorithm.
+        images: (N, C, H, W).
+        name: Key of the data loader in the config, for the error.
+
+    Raises:
+        ConfigError: They are of another size.
+    """
+    largest = algorithm.space.largest.get("resolution")
+    where = "the largest of model.architecture.resolutions" if largest is not None else "model.input_size"
+    expected = largest if largest is not None else algorithm.input_size
+    height, width = images.shape[-2:]
+    if expected is not None and (height, width) != (expected, expected):
+        raise ConfigError(
+            f"{name}: its pipeline makes images of {height} x {width} pixels, but {where} is {expected}; make them "
+            "equal: the supernet resizes a batch to smaller resolutions by itself"
         )

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, atomic_write
-from pss_razor.engine.results import best_of_pools, primary_metric, read_document
+from pss_razor.core import ConfigError, atomic_write, best_of_pools
+from pss_razor.engine.results import read_criterion, read_document
 from pss_razor.visualization import draw_method_comparison
 
 from mmengine.config import Config
@@ -87,13 +87,14 @@ def summarise(runs: Mapping[str, Mapping[int, Path]]) -> dict[str, Any]:
     documents = {
         method: {seed: read_document(path) for seed, path in by_seed.items()} for method, by_seed in runs.items()
     }
+    document = next(iter(next(iter(documents.values())).values()))
+    criterion = read_criterion(document)
+    accuracy = criterion.metric
     best = {
-        method: {seed: {r["name"]: r for r in best_of_pools(d["subnets"])} for seed, d in by_seed.items()}
+        method: {seed: {r["name"]: r for r in best_of_pools(d["subnets"], criterion)} for seed, d in by_seed.items()}
         for method, by_seed in documents.items()
     }
     every_run = [records for by_seed in best.values() for records in by_seed.values()]
-    document = next(iter(next(iter(documents.values())).values()))
-    accuracy = primary_metric(document["subnets"][0])
     found = {(r["metric"], r["target"]) for records in every_run for r in records.values() if r["metric"] is not None}
     metrics = list(dict.fromkeys(r["metric"] for records in every_run for r in records.values()))
     targets = sorted(found, key=lambda key: (metrics.index(key[0]), key[1]))
@@ -120,6 +121,8 @@ def summarise(runs: Mapping[str, Mapping[int, Path]]) -> dict[str, Any]:
     return {
         "format": 1,
         "accuracy": accuracy,
+        "selected_on": document.get("selected_on"),
+        "measured_on": document.get("measured_on"),
         "units": document["units"],
         "targets": [list(target) for target in targets],
         "common_targets": common,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, Subnet
+from pss_razor.core import ConfigError, Criterion, Subnet, best_of_pools, selection_metrics
 from pss_razor.engine.pool_evaluator import PoolEvaluator
-from pss_razor.engine.results import primary_metric
 
 PoolKey = tuple[str, float]
 Candidates = Mapping[PoolKey, Sequence[tuple[Subnet, float | None]]]
@@ -56,32 +56,32 @@ def choose_pools(texts: Sequence[str] | None, pools: Candidates) -> list[PoolKey
     return [key for key in filled if key in wanted]
 
 
-def choose_subnets(evaluator: PoolEvaluator, pools: Collection[PoolKey], results: Iterable[Record]) -> list[Record]:
+def choose_subnets(
+    evaluator: PoolEvaluator, pools: Collection[PoolKey], results: Sequence[Record], criterion: Criterion
+) -> list[Record]:
     """The best subnet of each pool.
 
     Args:
         evaluator: With the pools.
         pools: Keys of the pools, none of them empty.
         results: Evaluated subnets, see :func:`~pss_razor.engine.results.read_results`. May lack pools, or all.
+        criterion: What decides among them.
 
     Returns:
-        A record for each pool, in pool order: that of the highest primary metric, with its ``metrics`` and
-        ``selected_by="validation accuracy"``, or, where none of the pool was evaluated, that of the highest score
-        with ``selected_by="score"``.
+        A record for each pool, in pool order: the best, with its ``metrics`` and ``selected_by="held-out images"`` or,
+        as in the paper, ``"test images"``; or, where none of the pool was evaluated, that of the highest score with
+        ``selected_by="score"``.
     """
-    measured: dict[PoolKey, list[Record]] = {}
-    for record in results:
-        # A metric that was not finite is written as null.
-        if record["metric"] is not None and record["metrics"][primary_metric(record)] is not None:
-            measured.setdefault((record["metric"], record["target"]), []).append(record)
+    measured = [r for r in results if math.isfinite(criterion.quality(selection_metrics(r)))]
+    best = {(record["metric"], record["target"]): record for record in best_of_pools(measured, criterion)}
     chosen = []
     for record in evaluator.candidates(1):
         key = record["metric"], record["target"]
         if key not in pools:
             continue
-        if key in measured:
-            best = max(measured[key], key=lambda candidate: candidate["metrics"][primary_metric(candidate)])
-            chosen.append({**best, "selected_by": "validation accuracy"})
+        if key in best:
+            images = "held-out images" if "selection_metrics" in best[key] else "test images"
+            chosen.append({**best[key], "selected_by": images})
         else:
             chosen.append({**record, "selected_by": "score"})
     # By the estimators of now: results may be of a config with fewer.
@@ -123,10 +123,8 @@ def evaluate_pools(runner: Any, evaluator: PoolEvaluator, pools: Collection[Pool
     loop = runner.test_loop
     wanted = {*pools, (None, None)}
     records = [record for record in evaluator.candidates(loop.top_k) if (record["metric"], record["target"]) in wanted]
-    distinct = list(dict.fromkeys(record["subnet"] for record in records))
     for hook in ("before_test", "before_test_epoch"):
         runner.call_hook(hook)
-    measured = evaluator.evaluate(distinct, loop.dataloader, loop.evaluator, runner, "test")
+    records = loop.evaluate_records(evaluator, records)
     runner.call_hook("after_test")
-    metrics_of = dict(zip(distinct, measured, strict=True))
-    return [{**record, "metrics": metrics_of[record["subnet"]]} for record in records]
+    return records

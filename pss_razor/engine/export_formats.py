@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pss_razor.core import ConfigError, atomic_write
 from pss_razor.deploy import StaticNet, load_subnet, save_subnet
 from pss_razor.deploy.onnx_export import INPUT_NAME, OPSET, check_onnx_packages, to_onnx
 from pss_razor.deploy.pt2_export import to_pt2
+from pss_razor.version import __version__
 
 BUNDLE = "bundle"
 Run = Callable[[Tensor], Tensor]
@@ -32,6 +34,7 @@ class ExportFormat:
         load: Reads them back; the result takes images of the example's size.
         resizes: Whether the network takes images of any size, and not of the example's alone.
         facts: What the manifest says of each subnet besides.
+        packages: What writes the files: those of another version are written anew.
     """
 
     files: dict[str, str]
@@ -40,6 +43,7 @@ class ExportFormat:
     load: Callable[[Path], Run]
     resizes: bool = False
     facts: dict[str, Any] | None = None
+    packages: tuple[str, ...] = ("torch",)
 
 
 def _save_pt2(net: StaticNet, folder: Path, example: Tensor) -> None:
@@ -78,8 +82,14 @@ FORMATS = {
         save=_save_onnx,
         load=_load_onnx,
         facts={"onnx_opset": OPSET},
+        packages=("torch", "onnx", "onnxscript"),
     ),
 }
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of this package and others."""
+    return {"pss_razor": __version__, **{package: importlib.metadata.version(package) for package in packages}}
 
 
 def parse_formats(text: str) -> list[str]:

@@ -26,7 +26,7 @@ class ExportRecord:
 
     def __init__(self, folder: Path, key: Any) -> None:
         self._path = folder / RECORD_FILE
-        self._key = None if key is None else json.loads(json.dumps(key))
+        self._key = None if key is None else _plain(key)
         self._formats: dict[str, Any] = {}
         try:
             found = json.loads(self._path.read_text())
@@ -35,22 +35,35 @@ class ExportRecord:
         except (OSError, ValueError, KeyError, TypeError):
             pass  # no record, or none of ours: the files are made anew
 
-    def parity_error(self, name: str, settings: Any = None) -> float | list[float] | None:
+    def facts(self, name: str, settings: Any = None) -> dict[str, Any] | None:
         """What :meth:`add` was told of a format, if it is complete and was made with these settings; else None."""
         entry = self._formats.get(name)
-        if not isinstance(entry, dict) or entry.get("settings") != settings:
+        if not isinstance(entry, dict) or entry.get("settings") != _plain(settings):
             return None
         files = entry.get("sha256", {})
         if any(hash_file(self._path.with_name(file)) != digest for file, digest in files.items()):
             return None
-        return entry.get("parity_error")
+        facts = entry.get("facts")
+        return facts if isinstance(facts, dict) else None
 
-    def add(self, name: str, files: Iterable[str], parity_error: float | list[float], settings: Any = None) -> None:
-        """Note that the files of a format are complete."""
+    def add(self, name: str, files: Iterable[str], facts: dict[str, Any], settings: Any = None) -> None:
+        """Note that the files of a format are complete.
+
+        Args:
+            name: The format.
+            files: Its files, in the folder.
+            facts: JSON-able; what was found about them.
+            settings: JSON-able; what they follow from besides the key.
+        """
         digests = {file: hash_file(self._path.with_name(file)) for file in files}
-        self._formats[name] = {"settings": settings, "sha256": digests, "parity_error": parity_error}
+        self._formats[name] = {"settings": _plain(settings), "sha256": digests, "facts": _plain(facts)}
         document = {"key": self._key, "formats": self._formats}
         atomic_write(self._path, f"{json.dumps(document, indent=1)}\n".encode())
+
+
+def _plain(value: Any) -> Any:
+    """As it comes back from JSON."""
+    return json.loads(json.dumps(value))
 
 
 def hash_file(path: Path) -> str | None:

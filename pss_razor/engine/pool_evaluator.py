@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -22,24 +19,40 @@ from pss_razor.engine.bn_calibration import (
     isolated_bn_statistics,
     set_bn_statistics,
 )
+from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.checks import check_dataloader
+from pss_razor.engine.one_pass import evaluate_in_one_pass
 from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import PSS
 
 from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
-from mmengine.logging import print_log
 from mmengine.runner.amp import autocast
 
-# Which training images calibrate BN follows from this seed, so that test and export see the same statistics.
-_CALIBRATION_SEED = 0
+# Whatever random numbers an evaluation uses (dropout in a metric's own network, say) are the same every time.
+_SEED = 0
+
+
+@contextmanager
+def isolated_evaluation(algorithm: PSS) -> Iterator[None]:
+    """Evaluation mode; afterwards active subnet, BN statistics, modes and random states are as before."""
+    training = algorithm.training
+    with (
+        isolated_random_state(_SEED),
+        isolated_bn_statistics(algorithm),
+        algorithm.mutator.active(algorithm.mutator.active_subnet),
+    ):
+        algorithm.eval()
+        try:
+            yield
+        finally:
+            algorithm.train(training)
 
 
 class PoolEvaluator:
     """BN calibration and evaluation of subnets; leaves the model and the random generators as they were.
 
-    Validation batches are outside and subnets inside, so that images are read and decoded once for all subnets. What
-    a subnet owns, its BN statistics, is kept aside meanwhile.
+    Subnets share the weights; what each owns, its BN statistics, is kept aside during an evaluation.
 
     Args:
         algorithm: The algorithm, unwrapped.
@@ -86,70 +99,59 @@ class PoolEvaluator:
             record["resources"] = {metric: float(values[row]) for metric, values in costs.items()}
         return records
 
-    @contextmanager
-    def isolated(self) -> Iterator[None]:
-        """Evaluation mode; afterwards active subnet, BN statistics, modes and random states are as before."""
-        training = self.algorithm.training
-        with (
-            isolated_random_state(_CALIBRATION_SEED),
-            isolated_bn_statistics(self.algorithm),
-            self.algorithm.mutator.active(self.algorithm.mutator.active_subnet),
-        ):
-            self.algorithm.eval()
-            try:
-                yield
-            finally:
-                self.algorithm.train(training)
+    def isolated(self) -> AbstractContextManager[None]:
+        """See :func:`isolated_evaluation`."""
+        return isolated_evaluation(self.algorithm)
 
     def calibrate(self, subnet: Subnet) -> BNStatistics:
         """BN statistics of a subnet; call inside :meth:`isolated`. Activates the subnet."""
         if self._batches is None:
-            # Kept as the loader made them, 8-bit images on the host: small, and loaded once for all subnets.
-            self._batches = list(itertools.islice(self.calibration_dataloader, self.calibration_batches))
-            if len(self._batches) < self.calibration_batches:
-                print_log(
-                    f"BN is calibrated on {len(self._batches)} batches, all that train_dataloader has, instead of "
-                    f"calibration_batches = {self.calibration_batches}",
-                    logger="current",
-                    level=logging.WARNING,
-                )
+            self._batches = load_calibration_batches(self.calibration_dataloader, self.calibration_batches)
         self.algorithm.mutator.activate(subnet)
         calibrate_bn(self.algorithm, self._batches, self._run_images)
         return get_bn_statistics(self.algorithm)
 
+    def calibrate_all(self, subnets: Sequence[Subnet]) -> list[BNStatistics]:
+        """BN statistics of each of several subnets."""
+        with self.isolated():
+            progress = tqdm(subnets, "BN calibration", unit="subnet", disable=not is_main_process(), leave=False)
+            return [self.calibrate(subnet) for subnet in progress]
+
     def evaluate(
-        self, subnets: Sequence[Subnet], dataloader: DataLoader, evaluator: Evaluator, runner: Any, mode: str
-    ) -> list[dict[str, float]]:
-        """Calibrate and evaluate subnets.
+        self,
+        subnets: Sequence[Subnet],
+        dataloader: DataLoader,
+        evaluator: Evaluator,
+        runner: Any,
+        mode: str,
+        statistics: Sequence[BNStatistics] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Evaluate subnets.
 
         Args:
             subnets: Distinct subnets.
-            dataloader: Validation images.
+            dataloader: The images.
             evaluator: Its metrics are computed for each subnet.
             runner: Its hooks ``before_{mode}_iter`` and ``after_{mode}_iter`` are called once a batch, with the
                 predictions of the last subnet.
             mode: ``"val"`` or ``"test"``.
+            statistics: Of :meth:`calibrate_all`; None calibrates.
 
         Returns:
             The metrics of each subnet, in the order of ``subnets``.
         """
-        evaluators = [copy.deepcopy(evaluator) for _ in subnets]
+        statistics = self.calibrate_all(subnets) if statistics is None else statistics
+
+        def predict(index: int, data: dict[str, Any]) -> list[Any]:
+            self.algorithm.mutator.activate(subnets[index])
+            set_bn_statistics(self.algorithm, statistics[index])
+            return self._predict(data)
+
         with self.isolated():
-            progress = tqdm(subnets, "BN calibration", unit="subnet", disable=not is_main_process(), leave=False)
-            statistics = [self.calibrate(subnet) for subnet in progress]
-            batches = tqdm(
-                dataloader, f"{len(subnets)} subnets", unit="batch", disable=not is_main_process(), leave=False
-            )
-            for index, batch in enumerate(batches):
-                runner.call_hook(f"before_{mode}_iter", batch_idx=index, data_batch=batch)
-                data = self.algorithm.data_preprocessor(batch, False)
-                for subnet, own_statistics, own_evaluator in zip(subnets, statistics, evaluators, strict=True):
-                    self.algorithm.mutator.activate(subnet)
-                    set_bn_statistics(self.algorithm, own_statistics)
-                    outputs = self._predict(data)
-                    own_evaluator.process(data_samples=outputs, data_batch=batch)
-                runner.call_hook(f"after_{mode}_iter", batch_idx=index, data_batch=batch, outputs=outputs)
-        return [own_evaluator.evaluate(len(dataloader.dataset)) for own_evaluator in evaluators]
+            return evaluate_in_one_pass(len(subnets), predict, self._prepare, dataloader, evaluator, runner, mode)
+
+    def _prepare(self, batch: Any) -> dict[str, Any]:
+        return self.algorithm.data_preprocessor(batch, False)
 
     @torch.no_grad()
     def _predict(self, data: dict[str, Any]) -> list[Any]:
@@ -158,4 +160,4 @@ class PoolEvaluator:
 
     def _run_images(self, batch: Any) -> Tensor:
         # Not as in training: mixed images, if configured, are not what the subnet will see.
-        return self.algorithm(self.algorithm.data_preprocessor(batch, False)["inputs"], mode="tensor")
+        return self.algorithm(self._prepare(batch)["inputs"], mode="tensor")

@@ -8,7 +8,10 @@ from torch.utils.data import DataLoader
 
 from pss_razor.models import PSS
 
-_SILENT = ("LoadImageFromFile", "PackClsInputs")
+# Transforms that neither change colours nor sizes; mmcv's loading gives B, G, R.
+_LOADING = "LoadImageFromFile"
+_SILENT = (_LOADING, "PackClsInputs")
+_RESIZING = ("ResizeEdge", "Resize", "CenterCrop")
 
 
 def describe_preprocessing(algorithm: PSS, dataloader: DataLoader) -> dict[str, Any]:
@@ -16,17 +19,24 @@ def describe_preprocessing(algorithm: PSS, dataloader: DataLoader) -> dict[str, 
 
     Args:
         algorithm: Its data preprocessor normalises.
-        dataloader: Validation images; its pipeline resizes and crops.
+        dataloader: Validation images; its pipeline resizes and crops. A dataset that holds arrays instead of files has
+            them in R, G, B, as those of mmcls and torchvision, unless it says otherwise by an attribute
+            ``channel_order``.
 
     Returns:
-        JSON-able: ``channel_order``, ``mean``, ``std``, ``formula``, and ``resize``: ``{"resize_edge", "resize",
+        JSON-able: ``channel_order`` that a network expects, ``"RGB"`` or ``"BGR"``; None if the pipeline has
+        transforms that may change it. ``mean``, ``std``, ``formula``. ``resize``: ``{"resize_edge", "resize",
         "center_crop"}``, done in this order, each a number of pixels or None: the shorter edge, both edges, and the
-        side of the centre that is cut out. ``resize`` is None if the pipeline does anything else.
+        side of the centre that is cut out; and ``interpolation`` and ``backend`` of resizing, as mmcv's ``imresize``
+        has them. ``resize`` is None if the pipeline does anything else.
     """
     preprocessor = algorithm.data_preprocessor
     normalized = getattr(preprocessor, "_enable_normalize", False)
+    order = _describe_channel_order(dataloader)
+    if order is not None and getattr(preprocessor, "to_rgb", False):
+        order = order[::-1]  # it swaps, whatever comes
     return {
-        "channel_order": "RGB" if getattr(preprocessor, "to_rgb", False) else "as loaded by cv2 (BGR)",
+        "channel_order": order,
         "mean": preprocessor.mean.flatten().tolist() if normalized else [0.0, 0.0, 0.0],
         "std": preprocessor.std.flatten().tolist() if normalized else [1.0, 1.0, 1.0],
         "formula": "(image - mean) / std, pixel values 0 to 255",
@@ -34,10 +44,31 @@ def describe_preprocessing(algorithm: PSS, dataloader: DataLoader) -> dict[str, 
     }
 
 
-def _describe_resize(dataloader: DataLoader) -> dict[str, int | None] | None:
-    resize: dict[str, int | None] = {"resize_edge": None, "resize": None, "center_crop": None}
+def _transforms(dataloader: DataLoader) -> tuple[Any, list[Any]]:
+    """The innermost dataset, of a wrapper such as mmcls.KFoldDataset, and its transforms."""
+    dataset: Any = dataloader.dataset
+    while not hasattr(dataset, "pipeline") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return dataset, list(getattr(getattr(dataset, "pipeline", None), "transforms", [None]))
+
+
+def _describe_channel_order(dataloader: DataLoader) -> str | None:
+    """How images come to the data preprocessor."""
+    dataset, transforms = _transforms(dataloader)
+    names = {type(transform).__name__ for transform in transforms}
+    if not names <= {*_SILENT, *_RESIZING}:
+        return None
+    if _LOADING not in names:
+        return getattr(dataset, "channel_order", "RGB")
+    colored = all(t.color_type == "color" for t in transforms if type(t).__name__ == _LOADING)
+    return "BGR" if colored else None
+
+
+def _describe_resize(dataloader: DataLoader) -> dict[str, Any] | None:
+    resize: dict[str, Any] = {"resize_edge": None, "resize": None, "center_crop": None}
     left = list(resize)
-    for transform in getattr(getattr(dataloader.dataset, "pipeline", None), "transforms", [None]):
+    how = {("bilinear", "cv2")}
+    for transform in _transforms(dataloader)[1]:
         match type(transform).__name__:
             case "ResizeEdge" if transform.edge == "short":
                 kind, size = "resize_edge", transform.scale
@@ -53,5 +84,11 @@ def _describe_resize(dataloader: DataLoader) -> dict[str, int | None] | None:
         if side is None or kind not in left:
             return None
         del left[: left.index(kind) + 1]
+        if kind != "center_crop":
+            own = (transform.interpolation, transform.backend)
+            how = {own} if resize["resize_edge"] is None else how | {own}
         resize[kind] = side
-    return resize
+    if len(how) > 1:  # two resizes of two kinds
+        return None
+    ((interpolation, backend),) = how
+    return {**resize, "interpolation": interpolation, "backend": backend}

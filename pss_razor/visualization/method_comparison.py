@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pss_razor.visualization.accuracy_resource import label_of
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -31,7 +33,7 @@ def figure_of_method_comparison(
                 handles[method] = axes.errorbar(
                     resources, means, errors, fmt="o-", ms=4, capsize=3, color=f"C{index % 10}", label=method
                 )
-        axes.set(xlabel=f"{metric} ({units[metric]})", ylabel=f"{accuracy.removeprefix('accuracy/')} (%)")
+        axes.set(xlabel=f"{metric} ({units[metric]})", ylabel=label_of(accuracy))
         axes.grid(alpha=0.3)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
     return figure

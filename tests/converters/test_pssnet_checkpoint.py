@@ -230,7 +230,9 @@ def test_tests_and_exports_as_our_own(convert, write, tmp_path):
     runner = build_runner(load_config(str(config), options, "none", str(tmp_path / "work")))
     runner.test()
     evaluator = runner.test_loop.build_evaluator_of_pools()
-    chosen = choose_subnets(evaluator, list(evaluator.sampler.candidates(1)), runner.test_loop.results)
+    chosen = choose_subnets(
+        evaluator, list(evaluator.sampler.candidates(1)), runner.test_loop.results, runner.test_loop.criterion
+    )
     export_subnets(evaluator, chosen[-1:], runner.test_dataloader, tmp_path / "nets", ["torch", "bundle"])
     (entry,) = read_manifest(tmp_path / "nets")["subnets"]
     assert (*entry["channels"].values(), entry["resolution"]) == network_of(wider) != network_of(SMALLEST)
@@ -257,7 +259,9 @@ def test_reference_checkpoint_exports(reference, convert, tmp_path):
     runner.call_hook("before_run")
     runner.load_or_resume()
     evaluator = runner.test_loop.build_evaluator_of_pools()
-    chosen = choose_subnets(evaluator, choose_pools(["flops=70"], evaluator.sampler.candidates(1)), [])
+    chosen = choose_subnets(
+        evaluator, choose_pools(["flops=70"], evaluator.sampler.candidates(1)), [], runner.test_loop.criterion
+    )
     export_subnets(evaluator, chosen, runner.test_dataloader, tmp_path / "nets")
     (entry,) = read_manifest(tmp_path / "nets")["subnets"]
     assert (entry["target"], entry["selected_by"], entry["accuracy"]) == (70, "score", None)

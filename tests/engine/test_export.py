@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from pss_razor.core import ConfigError, ExportError
+from pss_razor.core import ConfigError, Criterion, ExportError
 from pss_razor.deploy import load_subnet, read_manifest
 from pss_razor.deploy.bundle import load_bundle, round_bn_statistics
 from pss_razor.engine import export, export_choice, export_formats
@@ -23,7 +23,8 @@ def _exported(_tested, tmp_path_factory):
     _tested.test_loop.run()
     evaluator = _tested.test_loop.build_evaluator_of_pools()
     pools = list(evaluator.sampler.candidates(1))
-    records = export_choice.choose_subnets(evaluator, pools, _tested.test_loop.results)
+    loop = _tested.test_loop
+    records = export_choice.choose_subnets(evaluator, pools, loop.results, loop.criterion)
     export.export_subnets(evaluator, records, _tested.test_dataloader, folder, ["torch", "bundle"])
     return evaluator, records, _tested.test_dataloader, folder
 
@@ -65,7 +66,7 @@ def test_manifest(exported):
         assert entry["resource"] == record["resources"][record["metric"]]
         assert entry["accuracy"] == record["metrics"]["accuracy/top1"]
         assert {**entry["channels"], "resolution": entry["resolution"]} == dict(record["subnet"])
-        assert entry["selected_by"] == "validation accuracy"
+        assert entry["selected_by"] == "test images"  # the paper's protocol
         assert entry["parity_error"] == max(entry["parity_errors"].values()) <= 1e-5
         assert list(entry["parity_errors"]) == ["torch", "bundle"]
         assert abs(entry["resource"] - entry["target"]) <= {"flops": 0.1, "params": 0.005}[entry["metric"]]
@@ -108,8 +109,9 @@ def test_preprocessing_is_stated(exported):
     mean, std = (torch.tensor(preprocessing[key]).view(-1, 1, 1) for key in ("mean", "std"))
     expected = evaluator.algorithm.data_preprocessor(batch, False)["inputs"]
     torch.testing.assert_close((images - mean) / std, expected)
-    assert preprocessing["channel_order"].endswith("(BGR)")  # to_rgb=False
-    assert preprocessing["resize"] == {"resize_edge": None, "resize": 32, "center_crop": None}
+    assert preprocessing["channel_order"] == "RGB"  # arrays of the dataset, and to_rgb=False
+    steps = {"resize_edge": None, "resize": 32, "center_crop": None}
+    assert preprocessing["resize"] == {**steps, "interpolation": "bilinear", "backend": "cv2"}
 
 
 def test_a_network_that_differs_is_refused(exported, monkeypatch, tmp_path):
@@ -199,8 +201,8 @@ def test_unevaluated_subnets_are_chosen_by_score(exported, tmp_path):
     evaluator, records, dataloader, _ = exported
     pools = list(evaluator.sampler.candidates(1))[:2]
     measured = [record for record in records if (record["metric"], record["target"]) == pools[0]]
-    chosen = export_choice.choose_subnets(evaluator, pools, measured)
-    assert [record["selected_by"] for record in chosen] == ["validation accuracy", "score"]
+    chosen = export_choice.choose_subnets(evaluator, pools, measured, Criterion("accuracy/top1"))
+    assert [record["selected_by"] for record in chosen] == ["test images", "score"]
     (best,) = evaluator.sampler.candidates(1)[pools[1]]
     assert (chosen[1]["subnet"], chosen[1]["score"]) == best and "metrics" not in chosen[1]
     export.export_subnets(evaluator, chosen, dataloader, tmp_path)

@@ -3,17 +3,16 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-import logging
 
 import numpy as np
 import pytest
 import torch
 
-from pss_razor.core import ConfigError
-from pss_razor.engine import pool_evaluator
+from pss_razor.core import ConfigError, best_of_pools
+from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.pool_evaluator import PoolEvaluator
-from pss_razor.engine.random_state import get_random_state, isolated_random_state
-from pss_razor.engine.results import best_of_pools, format_table, read_results
+from pss_razor.engine.random_state import get_random_state
+from pss_razor.engine.results import format_table, read_results
 
 
 @pytest.fixture
@@ -63,8 +62,7 @@ def test_metrics_equal_evaluating_each_subnet_alone(tested, evaluator, make_runn
     subnets = list(dict.fromkeys(record["subnet"] for record in records))
     assert len(subnets) >= 8
     measured = evaluator.evaluate(subnets, tested.test_dataloader, tested.test_evaluator, tested, "test")
-    with isolated_random_state(0):
-        batches = list(itertools.islice(tested.train_dataloader, 2))
+    batches = load_calibration_batches(tested.train_dataloader, 2)
     # A plain loop on another model of the same weights: derived widths of a deep copy would follow the original's.
     algorithm = make_runner(tmp_path).model
     algorithm.load_state_dict(evaluator.algorithm.state_dict())
@@ -103,19 +101,6 @@ def test_stated_number_of_calibration_batches(tested, evaluator, count, monkeypa
     assert len(seen) == 2 * count
     # Read once and the same for every subnet.
     assert all(a is b for a, b in zip(seen[:count], seen[count:], strict=True))
-
-
-def test_fewer_batches_than_stated_are_reported(tested, evaluator, monkeypatch):
-    evaluator = PoolEvaluator(evaluator.algorithm, evaluator.sampler, tested.train_dataloader, 9)
-    logged = []
-    monkeypatch.setattr(
-        pool_evaluator, "print_log", lambda message, **kwargs: logged.append((message, kwargs["level"]))
-    )
-    with evaluator.isolated():
-        evaluator.calibrate(evaluator.algorithm.space.smallest)
-        evaluator.calibrate(evaluator.algorithm.space.largest)
-    ((message, level),) = logged
-    assert level == logging.WARNING and "6 batches" in message and "calibration_batches = 9" in message
 
 
 def test_evaluation_leaves_everything_as_it_was(tested, evaluator, assert_same):
@@ -169,7 +154,7 @@ def test_same_subnet_in_two_pools_is_run_once(tested, evaluator, monkeypatch):
 
 def test_loops_return_metrics(tested, make_runner, straight, tmp_path):
     metrics = tested.test_loop.run()
-    best = best_of_pools(tested.test_loop.results)
+    best = best_of_pools(tested.test_loop.results, tested.test_loop.criterion)
     for record in best:
         for name, value in record["metrics"].items():
             assert metrics[f"{record['name']}/{name}"] == value
@@ -222,19 +207,9 @@ def test_results_go_where_out_file_says(make_runner, straight, tmp_path):
     assert not (tmp_path / "work" / "pool_results.json").exists()
 
 
-def test_best_of_pools_is_by_accuracy():
-    def record(name, accuracy):
-        return {"name": name, "metrics": {"accuracy/top1": accuracy, "accuracy/top5": -accuracy}}
-
-    records = [record("largest", 5), record("flops_1", 1), record("flops_1", 3), record("flops_1", 2)]
-    records += [record("flops_2", 4), record("flops_2", 4)]
-    best = best_of_pools(records)
-    assert best == [records[0], records[2], records[4]] and best[2] is records[4]  # on a tie the pool's own order
-
-
 def test_table(tested):
     tested.test_loop.run()
-    best = best_of_pools(tested.test_loop.results)
+    best = best_of_pools(tested.test_loop.results, tested.test_loop.criterion)
     lines = format_table(best, tested.model.estimators).splitlines()
     assert lines[0].split() == ["pool", "MFLOPs", "M", "params", "resolution", "top1", "top5"]
     assert len(lines) == len(best) + 1 and len({len(line) for line in lines}) == 1

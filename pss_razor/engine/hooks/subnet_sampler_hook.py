@@ -10,8 +10,9 @@ import torch
 
 from pss_razor.core import AdditiveCost, CheckpointError, ConfigError, Constraint, Draw, SubnetSampler
 from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
-from pss_razor.engine.checks import check_dataloader, get_algorithm
+from pss_razor.engine.checks import check_dataloader, check_image_size, first_image, get_algorithm
 from pss_razor.engine.hooks.random_state_hook import RandomStateHook
+from pss_razor.engine.random_state import isolated_random_state
 
 from mmengine.dist import all_gather
 from mmengine.runner import Runner
@@ -70,7 +71,11 @@ class SubnetSamplerHook(RandomStateHook, ABC):
                 f"optim_wrapper.accumulative_counts = {accumulative_counts}: PSS steps once an iteration; enlarge "
                 "train_dataloader.batch_size instead"
             )
-        check_dataloader(get_algorithm(runner), runner.train_dataloader, "train_dataloader")
+        algorithm = get_algorithm(runner)
+        check_dataloader(algorithm, runner.train_dataloader, "train_dataloader")
+        with isolated_random_state(0):  # augmentation draws random numbers
+            images = algorithm.data_preprocessor(first_image(runner.train_dataloader), False)["inputs"]
+        check_image_size(algorithm, images, "train_dataloader")
         super().before_train(runner)
 
     def before_val(self, runner: Runner) -> None:

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from pss_razor.core import ConfigError
+from pss_razor.core import ConfigError, Criterion, best_of_pools, is_number
 from pss_razor.engine.checks import get_algorithm
+from pss_razor.engine.evaluation_check import check_evaluation
 from pss_razor.engine.hooks import SubnetSamplerHook
 from pss_razor.engine.pool_evaluator import PoolEvaluator
-from pss_razor.engine.results import best_of_pools, format_table
+from pss_razor.engine.results import format_table
 
 
 class PoolEvaluationMixin:
     """Evaluate pools instead of one model.
 
+    What would fail after the long work is found when the loop is built, by an evaluation of one image: metrics that
+    cannot be computed, a deciding metric that the evaluator does not report, images of another size than the
+    supernet's largest resolution.
+
     Args:
         runner: The runner.
-        dataloader: Validation images, or their config.
+        dataloader: Images, or their config.
         evaluator: Metrics, or their config.
         fp16: Evaluate in mixed precision.
         top_k: How many subnets of each pool, best scores first; of a baseline, how many of each target.
         calibration_batches: Training batches that BN statistics are averaged over.
+        decided_by: The metric that says which subnet of a pool is best, such as ``"accuracy/top1"``; None takes the
+            first of the evaluator's that is a number.
+        rule: ``"greater"`` if more of it is better, ``"less"`` if less is.
 
     Attributes:
+        criterion: The metric that decides.
         results: A record for each evaluated subnet, see :meth:`PoolEvaluator.candidates`, with ``metrics``.
+
+    Raises:
+        ConfigError: A value cannot work.
+        DataError: The images do not fit the model.
     """
 
     mode: str
@@ -36,13 +49,22 @@ class PoolEvaluationMixin:
         fp16: bool = False,
         top_k: int = 5,
         calibration_batches: int = 9,
+        decided_by: str | None = None,
+        rule: str = "greater",
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)  # type: ignore[call-arg]
         if top_k < 1 or calibration_batches < 1:
             raise ConfigError(f"top_k = {top_k} and calibration_batches = {calibration_batches} must be at least 1")
         self.top_k = top_k
         self.calibration_batches = calibration_batches
+        self.criterion = Criterion(decided_by, rule)
         self.results: list[dict[str, Any]] = []
+        self.check(self.dataloader, self.evaluator, f"{self.mode}_dataloader")
+
+    def check(self, dataloader: Any, evaluator: Any, name: str) -> None:
+        """See :func:`check_evaluation`."""
+        algorithm = get_algorithm(self.runner)
+        self.criterion = check_evaluation(algorithm, dataloader, evaluator, self.criterion, name)
 
     def build_evaluator_of_pools(self) -> PoolEvaluator:
         """The evaluator of the runner's pools."""
@@ -55,22 +77,39 @@ class PoolEvaluationMixin:
             get_algorithm(self.runner), sampler, self.runner.train_dataloader, self.calibration_batches, self.fp16
         )
 
-    def run(self) -> dict[str, float]:
-        """Evaluate; returns the metrics of the largest, the smallest and every pool's best subnet, and pools' mean."""
-        self.runner.call_hook(f"before_{self.mode}")
-        self.runner.call_hook(f"before_{self.mode}_epoch")
-        evaluator = self.build_evaluator_of_pools()
-        records = evaluator.candidates(self.top_k)
+    def evaluate_records(self, evaluator: PoolEvaluator, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Evaluate the subnets of records.
+
+        Args:
+            evaluator: Of :meth:`build_evaluator_of_pools`.
+            records: Of :meth:`PoolEvaluator.candidates`.
+
+        Returns:
+            The records with ``metrics``.
+        """
         # One subnet can be in the pools of several metrics.
         distinct = list(dict.fromkeys(record["subnet"] for record in records))
         measured = evaluator.evaluate(distinct, self.dataloader, self.evaluator, self.runner, self.mode)
         metrics_of = dict(zip(distinct, measured, strict=True))
-        self.results = [{**record, "metrics": metrics_of[record["subnet"]]} for record in records]
-        best = best_of_pools(self.results)
-        metrics = {f"{r['name']}/{name}": value for r in best for name, value in r["metrics"].items()}
+        return [{**record, "metrics": metrics_of[record["subnet"]]} for record in records]
+
+    def run(self) -> dict[str, float]:
+        """Evaluate; returns the metrics of the largest, the smallest and every pool's best subnet, and pools' mean.
+
+        Metrics that are no numbers are in :attr:`results` only.
+        """
+        self.runner.call_hook(f"before_{self.mode}")
+        self.runner.call_hook(f"before_{self.mode}_epoch")
+        evaluator = self.build_evaluator_of_pools()
+        self.results = self.evaluate_records(evaluator, evaluator.candidates(self.top_k))
+        best = best_of_pools(self.results, self.criterion)
+        metrics = {
+            f"{r['name']}/{name}": value for r in best for name, value in r["metrics"].items() if is_number(value)
+        }
         pools = [r["metrics"] for r in best if r["metric"] is not None]
-        for name in pools[0] if pools else ():
-            metrics[f"pools_mean/{name}"] = sum(m[name] for m in pools) / len(pools)
+        for name, value in (pools[0] if pools else {}).items():
+            if is_number(value):
+                metrics[f"pools_mean/{name}"] = sum(m[name] for m in pools) / len(pools)
         self.runner.logger.info("\n" + format_table(best, get_algorithm(self.runner).estimators))
         self.runner.call_hook(f"after_{self.mode}_epoch", metrics=metrics)
         self.runner.call_hook(f"after_{self.mode}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
+from pss_razor.engine.pool_evaluator import PoolEvaluator
 from pss_razor.engine.results import RESULTS_FILE, write_results
 from pss_razor.registry import LOOPS
 
@@ -19,25 +20,63 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
 
     Writes ``pool_results.json`` and, for each metric, ``accuracy_<metric>.png``.
 
+    The best subnet of a pool is chosen by its metrics on the selection images, and reported with those on the test
+    images. Without selection images it is chosen on the test images, as in the paper; of several accuracies of about
+    the same size the largest is then a little too good.
+
     Args:
         *args: See :class:`PoolEvaluationMixin`.
         out_file: Where the results are written instead; the pictures go beside it.
+        selection_dataloader: Images to choose by, held out from training; a config. None takes the test images.
+        selection_evaluator: Metrics to choose by; None takes the test evaluator's.
         **kwargs: See :class:`PoolEvaluationMixin`.
 
     Example:
-        ``test_cfg=dict(type='PoolTestLoop', top_k=5, calibration_batches=9)``
+        ``test_cfg=dict(type='PoolTestLoop', top_k=5, calibration_batches=9, selection_dataloader=val_dataloader)``
     """
 
     mode = "test"
 
-    def __init__(self, *args: Any, out_file: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        out_file: str | None = None,
+        selection_dataloader: dict | None = None,
+        selection_evaluator: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.out_file = Path(out_file) if out_file else Path(self.runner.work_dir) / RESULTS_FILE
+        self.selection_dataloader = self.selection_evaluator = None
+        if selection_dataloader is not None:
+            self.selection_dataloader = self.runner.build_dataloader(selection_dataloader, seed=self.runner.seed)
+            self.selection_evaluator = (
+                self.evaluator if selection_evaluator is None else self.runner.build_evaluator(selection_evaluator)
+            )
+            self.check(self.selection_dataloader, self.selection_evaluator, "test_cfg.selection_dataloader")
+
+    def evaluate_records(self, evaluator: PoolEvaluator, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Evaluate the subnets of records, on the selection images too where there are any.
+
+        Returns:
+            The records with ``metrics`` and, of the selection images, ``selection_metrics``.
+        """
+        distinct = list(dict.fromkeys(record["subnet"] for record in records))
+        statistics = evaluator.calibrate_all(distinct)
+        metrics_of = {}
+        for key, dataloader, metrics in (
+            ("selection_metrics", self.selection_dataloader, self.selection_evaluator),
+            ("metrics", self.dataloader, self.evaluator),
+        ):
+            if dataloader is not None:
+                measured = evaluator.evaluate(distinct, dataloader, metrics, self.runner, self.mode, statistics)
+                metrics_of[key] = dict(zip(distinct, measured, strict=True))
+        return [{**record, **{key: of[record["subnet"]] for key, of in metrics_of.items()}} for record in records]
 
     def run(self) -> dict[str, float]:
         """Evaluate and write the results."""
         metrics = super().run()
         if is_main_process():
-            written = write_results(self.runner, self.results, self.out_file)
+            written = write_results(self, self.results, self.out_file)
             self.runner.logger.info("results written to " + ", ".join(str(path) for path in written))
         return metrics

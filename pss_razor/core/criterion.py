@@ -1,0 +1,86 @@
+"""Which of several evaluated subnets is the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pss_razor.core.errors import ConfigError
+
+RULES = ("greater", "less")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The metric that decides, and in which direction.
+
+    Args:
+        metric: A metric of the evaluator, such as ``"accuracy/top1"``; None takes the first that is a number.
+        rule: ``"greater"`` if more is better, ``"less"`` if less is.
+
+    Raises:
+        ConfigError: The rule is unknown.
+    """
+
+    metric: str | None = None
+    rule: str = "greater"
+
+    def __post_init__(self) -> None:
+        if self.rule not in RULES:
+            raise ConfigError(f"rule = {self.rule!r} is not known; choose from {list(RULES)}")
+
+    def resolve(self, metrics: Mapping[str, Any]) -> Criterion:
+        """The criterion with the metric's name, for an evaluator that reports ``metrics``.
+
+        Raises:
+            ConfigError: The metric is not reported, or is no number; or none is.
+        """
+        numbers = [name for name, value in metrics.items() if is_number(value)]
+        if self.metric is None and numbers:
+            return Criterion(numbers[0], self.rule)
+        if self.metric not in numbers:
+            wanted = "no metric" if self.metric is None else f"decided_by = {self.metric!r}, which"
+            problem = "is a number" if self.metric is None else "is not among those that are numbers"
+            raise ConfigError(
+                f"{wanted} {problem}: the evaluator reports {sorted(metrics)}, of which numbers are {numbers}; choose "
+                "one of these by decided_by in val_cfg and test_cfg, or add a metric such as mmcls.Accuracy"
+            )
+        return self
+
+    def quality(self, metrics: Mapping[str, Any]) -> float:
+        """The metric, such that more is better; minus infinity where it is missing or not finite."""
+        assert self.metric is not None, "resolve() comes first"
+        value = metrics.get(self.metric)
+        if value is None or not math.isfinite(value):
+            return -math.inf
+        return float(value) if self.rule == "greater" else -float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a metric's value is one number: a Python or numpy scalar; NaN and infinity are numbers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def selection_metrics(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The metrics of an evaluated subnet by which it is chosen: those on images for that, where there are any."""
+    return record.get("selection_metrics", record["metrics"])
+
+
+def best_of_pools(records: Sequence[dict[str, Any]], criterion: Criterion) -> list[dict[str, Any]]:
+    """The largest and the smallest subnet, and of every pool the best by the criterion, in pool order.
+
+    Of equal ones the first stays, which is the pool's own order.
+
+    Args:
+        records: Of evaluated subnets, with ``name`` and ``metrics``.
+        criterion: What decides, resolved.
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for record in records:
+        quality = criterion.quality(selection_metrics(record))
+        name = record["name"]
+        if name not in best or quality > criterion.quality(selection_metrics(best[name])):
+            best[name] = record
+    return list(best.values())

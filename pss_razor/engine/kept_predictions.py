@@ -1,0 +1,233 @@
+"""What is kept of the predictions of a subnet until all images are seen and its metrics are computed."""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmcls.evaluation import Accuracy, MultiLabelMetric, SingleLabelMetric
+from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.evaluator import BaseMetric, Evaluator
+
+# What a metric notes of some images: tensors by field, whose first axis is the images, or a list with an item for each.
+_Notes = dict[str, Tensor] | list[Any]
+# Of a metric's value that is no number, a confusion matrix of 1000 classes for each of 435 subnets, say.
+_MAX_NUMBERS = 10_000
+
+
+class KeptPredictions:
+    """The predictions of one subnet as its metrics need them.
+
+    Metrics keep a record of every image, mmcls' with the scores of all classes: 4 kB for each of 50,000 images and 435
+    subnets are 87 GB. Here a record loses what its metric will not look at, as far as the metric is known (all of
+    mmcls' but average precision, which needs every score), and the records of a batch become one tensor a field. At the
+    end the metric gets records back from which it computes the same. Processes exchange the small form.
+
+    Args:
+        evaluator: The metrics; belongs to this subnet alone.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+        self._notes: list[list[_Notes]] = [[] for _ in evaluator.metrics]
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that is taken, about."""
+        return sum(_count_bytes(notes) for batches in self._notes for notes in batches)
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Take note of the predictions of a batch."""
+        self.evaluator.process(data_samples=data_samples, data_batch=data_batch)
+        for metric, batches in zip(self.evaluator.metrics, self._notes, strict=True):
+            if metric.results:
+                notes = _stack(metric.results)
+                batches.append(_form_of(metric).shrink(metric, notes) if isinstance(notes, dict) else notes)
+                metric.results.clear()
+
+    def evaluate(self, size: int) -> dict[str, Any]:
+        """The metrics over all images; nothing is kept afterwards. To be called by all processes.
+
+        Args:
+            size: Number of images of the dataset: samplers may repeat images, so that all processes have as many.
+
+        Returns:
+            Metric -> a number, or for metrics that are none plain lists; of a large one only its shape, as text.
+
+        Raises:
+            ValueError: Two metrics have one name.
+        """
+        values: dict[str, Any] = {}
+        for metric, batches in zip(self.evaluator.metrics, self._notes, strict=True):
+            own = _evaluate(metric, _join(batches), size)
+            batches.clear()
+            if twice := own.keys() & values.keys():
+                raise ValueError(f"two metrics of the evaluator are called {min(twice)!r}; give one of them a prefix")
+            values |= {name: _plain(value) for name, value in own.items()}
+        return values
+
+
+def _evaluate(metric: BaseMetric, notes: _Notes, size: int) -> dict[str, Any]:
+    """``metric.evaluate(size)``, with the processes' notes gathered in their small form."""
+    if type(metric).evaluate is not BaseMetric.evaluate:  # it has a way of its own to gather
+        metric.results.extend(_restore(metric, notes))
+        return metric.evaluate(size)
+    gathered = _interleave(all_gather_object(notes), size)
+    computed: list[Any] = [None]
+    if is_main_process():
+        prefix = f"{metric.prefix}/" if metric.prefix else ""
+        computed = [{prefix + name: v for name, v in metric.compute_metrics(_restore(metric, gathered)).items()}]
+    broadcast_object_list(computed)
+    return computed[0]
+
+
+def _plain(value: Any) -> Any:
+    """A metric's value as JSON has it."""
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        if math.prod(value.shape) > _MAX_NUMBERS:
+            return f"{tuple(value.shape)} numbers, too many to keep"
+        return value.tolist()
+    return value
+
+
+class _Form(NamedTuple):
+    """How the notes of a kind of metric are made small, and the records that it computes from."""
+
+    shrink: Callable[[Any, dict[str, Tensor]], _Notes]
+    restore: Callable[[Any, Any], list[Any]]
+
+
+def _shrink_accuracy(metric: Accuracy, notes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the scores, the place of the label among the best, and its score: a threshold is compared with that."""
+    depth = max(metric.topk)
+    if "pred_score" not in notes or depth > notes["pred_score"].shape[1] or notes["gt_label"].shape[1] != 1:
+        return notes
+    scores, classes = notes["pred_score"].float().topk(depth, dim=1)
+    found = classes == notes["gt_label"]
+    place = torch.where(found.any(dim=1), found.int().argmax(dim=1), depth)
+    label_score = scores.gather(1, place.clamp(max=depth - 1)[:, None]).squeeze(1)
+    return {"place": place.to(torch.int16), "label_score": label_score}
+
+
+def _restore_accuracy(metric: Accuracy, notes: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Scores of ``depth + 1`` classes that put the label, called by its place, at this place."""
+    if "place" not in notes:
+        return _unstack(notes)
+    depth = max(metric.topk)
+    place = notes["place"].long()[:, None]
+    columns = torch.arange(depth + 1)
+    better = torch.tensor(torch.inf)
+    scores = torch.where(columns < place, better, torch.where(columns == place, notes["label_score"][:, None], -better))
+    return _unstack({"pred_score": scores, "gt_label": place})
+
+
+def _shrink_single_label(metric: SingleLabelMetric, notes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the scores, the best class and its score."""
+    if "pred_score" not in notes:
+        return notes
+    scores, classes = notes["pred_score"].topk(1, dim=1)
+    count = torch.full_like(classes[:, 0], notes["pred_score"].shape[1])
+    return {"score": scores[:, 0], "class": classes[:, 0], "num_classes": count, "gt_label": notes["gt_label"]}
+
+
+def _restore_single_label(metric: SingleLabelMetric, notes: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    if "class" not in notes:
+        return _unstack(notes)
+    scores = torch.full((len(notes["class"]), int(notes["num_classes"][0])), -torch.inf)
+    scores.scatter_(1, notes["class"][:, None], notes["score"][:, None].float())
+    return _unstack({"pred_score": scores, "gt_label": notes["gt_label"]})
+
+
+def _shrink_multi_label(metric: MultiLabelMetric, notes: dict[str, Tensor]) -> list[Any]:
+    """Of the scores, the classes that count as predicted; of the labels, those that are not 0."""
+    scores, labels = notes["pred_score"], notes["gt_score"]
+    if metric.thr is not None:
+        predicted = scores >= metric.thr
+    else:
+        predicted = torch.zeros_like(scores, dtype=torch.bool).scatter_(
+            1, scores.topk(metric.topk, dim=1).indices, True
+        )
+    return [
+        (len(row), row.nonzero()[:, 0].to(torch.int32).numpy(), label.to_sparse().cpu())
+        for row, label in zip(predicted.cpu(), labels, strict=True)
+    ]
+
+
+def _restore_multi_label(metric: MultiLabelMetric, notes: list[Any]) -> list[dict[str, Tensor]]:
+    records = []
+    for num_classes, predicted, label in notes:
+        scores = torch.full((num_classes,), -torch.inf)
+        scores[torch.from_numpy(predicted).long()] = torch.inf
+        records.append({"pred_score": scores, "gt_score": label.to_dense()})
+    return records
+
+
+_FORMS: dict[type[BaseMetric], _Form] = {
+    Accuracy: _Form(_shrink_accuracy, _restore_accuracy),
+    SingleLabelMetric: _Form(_shrink_single_label, _restore_single_label),
+    MultiLabelMetric: _Form(_shrink_multi_label, _restore_multi_label),
+}
+_AS_IT_IS = _Form(lambda metric, notes: notes, lambda metric, notes: _unstack(notes))
+
+
+def _form_of(metric: BaseMetric) -> _Form:
+    """By the function that reads the records: a subclass that computes otherwise may look at more."""
+    for kind, form in _FORMS.items():
+        if type(metric).compute_metrics is kind.compute_metrics and type(metric).calculate is kind.calculate:
+            return form
+    return _AS_IT_IS
+
+
+def _restore(metric: BaseMetric, notes: _Notes) -> list[Any]:
+    return _form_of(metric).restore(metric, notes) if notes else []  # no image at all
+
+
+def _stack(records: Sequence[Any]) -> _Notes:
+    """Records as one tensor a field, on the CPU, where all have the same fields and these are tensors of one shape."""
+    first = records[0]
+    if not (isinstance(first, dict) and all(isinstance(r, dict) and r.keys() == first.keys() for r in records)):
+        return list(records)
+    notes = {}
+    for key, value in first.items():
+        column = [record[key] for record in records]
+        if not all(isinstance(v, Tensor) and v.shape == value.shape and v.dtype == value.dtype for v in column):
+            return list(records)
+        notes[key] = torch.stack(column).cpu()
+    return notes
+
+
+def _unstack(notes: _Notes) -> list[Any]:
+    if isinstance(notes, list):
+        return notes
+    columns = {key: value.unbind() for key, value in notes.items()}
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _join(batches: Sequence[_Notes]) -> _Notes:
+    """The notes of all batches one after another."""
+    if all(isinstance(notes, dict) and notes.keys() == batches[0].keys() for notes in batches):  # type: ignore[union-attr]
+        return {key: torch.cat([notes[key] for notes in batches]) for key in batches[0]} if batches else []  # type: ignore
+    return [record for notes in batches for record in _unstack(notes)]
+
+
+def _interleave(parts: Sequence[_Notes], size: int) -> _Notes:
+    """The processes' notes in the order of the dataset, without repeated ones; process r has the images r, r + n, …"""
+    lengths = [len(next(iter(part.values()))) if isinstance(part, dict) else len(part) for part in parts]
+    ranks = np.repeat(np.arange(len(parts)), lengths)
+    order = np.lexsort((ranks, np.concatenate([np.arange(length) for length in lengths])))[:size]
+    joined = _join([part for part, length in zip(parts, lengths, strict=True) if length])
+    if isinstance(joined, dict):
+        return {key: value[torch.from_numpy(order)] for key, value in joined.items()}
+    return [joined[position] for position in order]
+
+
+def _count_bytes(notes: _Notes) -> int:
+    if isinstance(notes, dict):
+        return sum(tensor.nbytes for tensor in notes.values())
+    return len(pickle.dumps(notes))
