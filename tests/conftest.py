@@ -19,6 +19,13 @@ def reference() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """For fixtures of a session or a module as for tests: another number of threads rounds differently."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def _stack() -> None:
     """One thread and a seed, and MMRazor's registries for configs without a scope, if a test's imports need them."""

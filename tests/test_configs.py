@@ -25,6 +25,11 @@ WITH_TABLES = [
 ]
 
 
+def images_of(loader):
+    """The dataset of images in a data loader's config, inside of a wrapper where there is one."""
+    return loader.dataset.get("dataset", loader.dataset)
+
+
 def test_there_are_configs():
     assert {"pss_mbv2_flops", "pss_mbv2_flops_digits"} <= set(CONFIGS)
 
@@ -79,9 +84,9 @@ class TestEveryConfig:
     def test_pipelines_build_and_collate_is_default(self, config):
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
             loader = config[name]
-            for transform in loader.dataset.pipeline:
+            for transform in images_of(loader).pipeline:
                 TRANSFORMS.build(transform)
-            assert registry.DATASETS.get(loader.dataset.type) is not None
+            assert registry.DATASETS.get(images_of(loader).type) is not None
             assert FUNCTIONS.get(loader.collate_fn.type) is not None
             if "worker_init_fn" in loader:
                 assert FUNCTIONS.get(loader.worker_init_fn.type) is not None
@@ -91,10 +96,10 @@ class TestEveryConfig:
     def test_images_have_the_largest_resolution(self, config):
         """The batch comes at the largest resolution of the space."""
         largest = max(config.model.architecture.resolutions or [config.model.get("input_size")])
-        for loader in (config.train_dataloader, config.val_dataloader):
+        for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
             image = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
             results = dict(img=image, img_shape=(100, 80), ori_shape=(100, 80), gt_label=0)
-            for transform in loader.dataset.pipeline:
+            for transform in images_of(loader).pipeline:
                 if transform.type != "LoadImageFromFile":
                     results = TRANSFORMS.build(transform)(results)
             assert results["inputs"].shape == (3, largest, largest)
@@ -192,6 +197,45 @@ class TestImageNet:
         preprocessor = config.model.data_preprocessor
         assert preprocessor.to_rgb
         assert preprocessor.mean == [123.675, 116.28, 103.53] and preprocessor.std == [58.395, 57.12, 57.375]
+
+
+@pytest.mark.parametrize("name", [n for n in CONFIGS if n.endswith(("_digits", "_cifar10", "_held_out"))])
+def test_subnets_are_chosen_on_images_of_their_own(load_config, name):
+    """No image is trained on, chosen by and measured on at once; the paper's protocol chooses on the test images."""
+    config = load_config(name)
+    selection, train = config.test_cfg.selection_dataloader.dataset, config.train_dataloader.dataset
+    assert config.val_dataloader.dataset == selection  # what is seen during training is not the test set either
+    if "held_out" in name:
+        assert (selection.num_splits, selection.seed) == (train.num_splits, train.seed) == (128, 0)
+        assert selection.test_mode and not train.test_mode
+        assert selection.dataset.data_prefix == train.dataset.data_prefix == "train"
+        assert config.test_dataloader.dataset.data_prefix == "val"
+    else:
+        size = 1437 if "digits" in name else 50_000
+        assert train.indices - selection.indices == size  # the first and the last ones
+        part = "split" if "digits" in name else "test_mode"
+        assert train[part] == selection[part] != config.test_dataloader.dataset[part]
+        assert "indices" not in config.test_dataloader.dataset
+    assert images_of(config.val_dataloader).pipeline == config.test_dataloader.dataset.pipeline
+    assert "selection_dataloader" not in load_config("pss_mbv2_flops").test_cfg
+
+
+def test_held_out_images(tmp_path):
+    """The folds of a folder of images: none is in both, all are in one."""
+    for number in range(300):
+        folder = tmp_path / "train" / f"class{number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.JPEG").touch()
+    inner = dict(type="ImageFolder", data_root=str(tmp_path), data_prefix="train", pipeline=[])
+    train, selection = (
+        registry.DATASETS.build(
+            dict(type="mmcls.KFoldDataset", num_splits=128, seed=0, test_mode=test_mode, dataset=inner)
+        )
+        for test_mode in (False, True)
+    )
+    names = [{part.get_data_info(i)["img_path"] for i in range(len(part))} for part in (train, selection)]
+    assert len(names[1]) == 2 and len(names[0]) == 298 and not names[0] & names[1]
+    assert train.metainfo["classes"] == ("class0", "class1", "class2")
 
 
 def test_digits_are_normalised_by_their_own_statistics(load_config):

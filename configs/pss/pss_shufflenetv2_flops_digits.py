@@ -24,6 +24,7 @@ optim_wrapper = dict(optimizer=dict(lr=0.05, fused=False))
 param_scheduler = dict(end=24)
 train_cfg = dict(max_epochs=24, val_interval=8)
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(logger=dict(interval=11))
-# 22 iterations an epoch: smaller pools are full in time.
+test_cfg = dict(selection_dataloader=_base_.selection_dataloader)
+default_hooks = dict(logger=dict(interval=9))
+# 18 iterations an epoch: smaller pools are full in time.
 _base_.custom_hooks[0].pool_size = 10

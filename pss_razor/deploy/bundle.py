@@ -19,7 +19,7 @@ from pss_razor.core import ExportError, atomic_write
 from pss_razor.deploy.files import parse_json, read_tensors
 from pss_razor.deploy.static_net import FORMAT as NET_FORMAT
 from pss_razor.deploy.static_net import StaticNet, check_nesting, check_tensors, show
-from pss_razor.deploy.subnet_record import SubnetRecord
+from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, SubnetRecord
 
 FORMAT = 1
 
@@ -165,7 +165,7 @@ class _Reader:
 
     def subnet(self, index: int, entry: Any, nodes: Sequence[Any]) -> BundledSubnet:
         fields = {field.name for field in dataclasses.fields(SubnetRecord)} | {"nodes"}
-        if not isinstance(entry, dict) or entry.keys() != fields:
+        if not isinstance(entry, dict) or entry.keys() | OPTIONAL_CHOICES != fields:
             found = sorted(entry) if isinstance(entry, dict) else entry
             raise ExportError(f"it has {show(found)} instead of {sorted(fields)}; export the bundle again")
         record = SubnetRecord(**{key: value for key, value in entry.items() if key != "nodes"})

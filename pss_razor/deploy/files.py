@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pss_razor.core import ExportError, atomic_write
 from pss_razor.deploy.static_net import MAX_NESTING, MAX_RESOLUTION, StaticNet, check_nesting, check_tensors, show
+from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -106,9 +107,9 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         ``{"format": 1, "created": str, "versions": {name: str}, "preprocessing": {...}, "subnets": [...]}``. A subnet
         has ``metric`` (such as "flops"), ``target`` and ``resource`` (in the unit of the metric), ``accuracy`` (None if
         it was not evaluated), ``parity_error`` (largest difference of logits to the supernet, of the largest logit),
-        ``channels`` (search group -> channels, or the op chosen),
-        ``resolution`` in pixels, and ``files`` (kind -> path relative to ``directory``), and may have more. No two
-        have the same metric and target.
+        ``channels`` (search group -> channels) and, where there are such, ``ops`` and ``values``, as
+        :meth:`SearchSpace.to_record` makes them, ``resolution`` in pixels, and ``files`` (kind -> path relative to
+        ``directory``), and may have more. No two have the same metric and target.
 
     Raises:
         ExportError: The file is missing or damaged, a field is missing or has a wrong type, or a file name leads
@@ -210,6 +211,11 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         seen.add(name)
         channels = subnet.get("channels")
         check(_are_choices(channels), f"{what}.channels", channels, "counts or names of ops")
+        for key in OPTIONAL_CHOICES & subnet.keys():
+            good = isinstance(subnet[key], dict) and all(
+                isinstance(choice, str) or _is_number(choice) for choice in subnet[key].values()
+            )
+            check(good, f"{what}.{key}", subnet[key], "an object of search group -> text or number")
         size = subnet.get("resolution")
         good = type(size) is int and 1 <= size <= MAX_RESOLUTION
         check(good, f"{what}.resolution", size, f"an integer from 1 to {MAX_RESOLUTION}")

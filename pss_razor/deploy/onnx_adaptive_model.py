@@ -15,7 +15,7 @@ from torch import Tensor
 from pss_razor.core import ExportError
 from pss_razor.deploy.files import MANIFEST_FILE, read_manifest
 from pss_razor.deploy.static_net import resize_images, show
-from pss_razor.deploy.subnet_record import SubnetRecord
+from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, SubnetRecord
 from pss_razor.deploy.subnet_switch import SubnetSwitch
 
 _KIND = "onnx"
@@ -104,6 +104,7 @@ class OnnxAdaptiveModel(SubnetSwitch):
                     resources=entry.get("resources", {entry["metric"]: entry["resource"]}),
                     accuracy=entry["accuracy"],
                     channels=entry["channels"],
+                    **{key: entry[key] for key in OPTIONAL_CHOICES if key in entry},
                     resolution=entry["resolution"],
                 )
             )

@@ -10,6 +10,9 @@ from typing import Any
 from pss_razor.core import ExportError
 from pss_razor.deploy.static_net import MAX_RESOLUTION, show
 
+# Fields that a file has only where there are such search groups.
+OPTIONAL_CHOICES = {"ops", "values"}
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SubnetRecord:
@@ -21,8 +24,13 @@ class SubnetRecord:
         target: The pool's target, in the metric's unit.
         resources: Metric -> what the subnet takes of it, in the metric's unit (latencies in microseconds).
         accuracy: Measured accuracy, in percent; None if it was not measured.
-        channels: Search group -> choice.
+        channels: Search group -> channels.
         resolution: Height and width of the input, in pixels.
+        ops: Search group -> name of the chosen op.
+        values: Search group -> the chosen value, for groups of any other kind.
+
+    ``channels``, ``ops``, ``values`` and ``resolution`` are what :meth:`SearchSpace.to_record` makes of a subnet, and
+    :meth:`SearchSpace.from_record` reads. Files of version 0.1 have ops and values among the channels.
 
     Raises:
         ExportError: A field has a wrong type or value; the message names it.
@@ -35,6 +43,8 @@ class SubnetRecord:
     accuracy: float | None
     channels: Mapping[str, Any]
     resolution: int
+    ops: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         def check(field: str, good: bool, wanted: str) -> None:
@@ -48,18 +58,23 @@ class SubnetRecord:
         costs = self.resources
         good = isinstance(costs, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in costs.items())
         check("resources", good, "a mapping from metrics to finite numbers")
-        groups = self.channels
-        good = isinstance(groups, Mapping) and all(
-            isinstance(k, str) and (isinstance(v, str) or _is_number(v)) for k, v in groups.items()
-        )
-        check("channels", good, "a mapping from search groups to choices")
+        for field in OPTIONAL_CHOICES | {"channels"}:
+            groups = getattr(self, field)
+            good = isinstance(groups, Mapping) and all(
+                isinstance(k, str) and (isinstance(v, str) or _is_number(v)) for k, v in groups.items()
+            )
+            check(field, good, "a mapping from search groups to choices")
         good = type(self.resolution) is int and 1 <= self.resolution <= MAX_RESOLUTION
         check("resolution", good, f"an integer from 1 to {MAX_RESOLUTION}")
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SubnetRecord)}
-        return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+            if value or name not in OPTIONAL_CHOICES
+        }
 
 
 def _is_number(value: Any) -> bool:

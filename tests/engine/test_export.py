@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,9 @@ from pss_razor.deploy import load_subnet, read_manifest
 from pss_razor.deploy.bundle import load_bundle, round_bn_statistics
 from pss_razor.engine import export, export_choice, export_formats
 from pss_razor.engine.bn_calibration import set_bn_statistics
+from pss_razor.engine.export_accuracy import measure_networks
 
+TINY_ONE_SHOT = Path(__file__).with_name("tiny_one_shot.py")
 SOURCE = {"checkpoint_sha256": "0" * 64}
 
 
@@ -247,6 +250,97 @@ def test_pt2_and_onnx(exported, tmp_path, input_size):
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
     operators = {node.op_type for node in onnx.load(path).graph.node}
     assert "BatchNormalization" not in operators and ("Resize" in operators) == (input_size == "full")
+
+
+def test_choices_of_ops_go_back(make_runner, tmp_path):
+    """What manifest and bundle say of a subnet is what the search space reads, also where ops are searched."""
+    runner = make_runner(tmp_path, {"train_cfg.max_epochs": 1}, TINY_ONE_SHOT)
+    runner.train()
+    evaluator = runner.test_loop.build_evaluator_of_pools()
+    records = [{**record, "selected_by": "score"} for record in evaluator.candidates(1)[2:4]]
+    metrics = [{"accuracy/top1": 10.0}] * 2
+    records = [{**record, "metrics": own} for record, own in zip(records, metrics, strict=True)]
+    export.export_subnets(evaluator, records, runner.test_dataloader, tmp_path / "out", ["torch", "bundle"])
+    space = evaluator.algorithm.space
+    assert {dimension.kind for dimension in space.dimensions} == {"op"}
+    entries = read_manifest(tmp_path / "out")["subnets"]
+    bundled = load_bundle(tmp_path / "out" / "bundle.safetensors").subnets
+    for record, entry, subnet in zip(records, entries, bundled, strict=True):
+        assert space.from_record(entry) == record["subnet"]
+        assert space.from_record(subnet.to_json()) == record["subnet"]
+        assert entry["ops"] == subnet.ops == dict(record["subnet"]) and entry["channels"] == {}
+
+
+def test_choices_of_channels_go_back(exported):
+    evaluator, records, _, folder = exported
+    space = evaluator.algorithm.space
+    entries = read_manifest(folder)["subnets"]
+    bundled = load_bundle(folder / "bundle.safetensors").subnets
+    for record, entry, subnet in zip(records, entries, bundled, strict=True):
+        assert space.from_record(entry) == space.from_record(subnet.to_json()) == record["subnet"]
+
+
+def test_distance_to_the_statistics_before_rounding(exported):
+    evaluator, records, dataloader, folder = exported
+    images = images_of(evaluator, dataloader)
+    entries = read_manifest(folder)["subnets"]
+    with evaluator.isolated(), torch.no_grad():
+        for record, entry in zip(records, entries, strict=True):
+            evaluator.calibrate(record["subnet"])  # as they are
+            unrounded = evaluator.algorithm(images)
+            error = (load_subnet(folder / record["name"])(images) - unrounded).abs().max() / unrounded.abs().max()
+            assert entry["rounding_error"] == pytest.approx(float(error), abs=2e-6)
+            # 11 bits: 2 ** -12 of a statistic, which a few layers add up; the parity error does not see it.
+            assert 1e-6 < entry["rounding_error"] < 2e-2 and entry["parity_error"] <= 1e-6
+
+
+def test_accuracy_is_of_the_exported_network(exported, tested, tmp_path, monkeypatch):
+    evaluator, records, dataloader, _ = exported
+    criterion = tested.test_loop.criterion
+    measured = []
+
+    def measure(networks):
+        measured.append(len(networks))
+        return measure_networks(tested, evaluator, networks)
+
+    def run(records):
+        return export.export_subnets(
+            evaluator, records, dataloader, tmp_path, ["torch", "bundle"], source=SOURCE, criterion=criterion,
+            measure=measure,
+        )  # fmt: skip
+
+    entries = run(records[:2])
+    labels = torch.cat([sample.gt_label.label for batch in dataloader for sample in batch["data_samples"]])
+    for record, entry in zip(records, entries, strict=False):
+        net = load_subnet(tmp_path / record["name"])
+        predicted = torch.cat(
+            [net(evaluator.algorithm.data_preprocessor(b, False)["inputs"]).argmax(1) for b in dataloader]
+        )
+        expected = float((predicted == labels).float().mean() * 100)
+        assert entry["accuracy"] == pytest.approx(expected, abs=1e-4)
+        assert entry["accuracy_of"] == "the export" and entry["accuracy_metric"] == "accuracy/top1"
+        assert entry["supernet_accuracy"] == record["metrics"]["accuracy/top1"]
+    bundle = load_bundle(tmp_path / "bundle.safetensors").subnets
+    assert [subnet.accuracy for subnet in bundle] == [entry["accuracy"] for entry in entries]
+    assert run(records[:2]) == entries and measured == [2]  # not measured again
+    monkeypatch.setattr(export, "installed_versions", lambda packages: {"torch": "another"})
+    run(records[:2])
+    assert measured == [2, 2]
+
+
+def test_networks_of_other_versions_are_written_anew(exported, count_exports, tmp_path, monkeypatch):
+    evaluator, records, dataloader, _ = exported
+
+    def run():
+        counter = count_exports()
+        export.export_subnets(evaluator, records[:1], dataloader, tmp_path, source=SOURCE)
+        return counter.count
+
+    assert [run(), run()] == [1, 0]
+    own = export_formats.installed_versions(("torch",))
+    assert json.loads((tmp_path / "manifest.json").read_text())["versions"] == own and "pss_razor" in own
+    monkeypatch.setattr(export, "installed_versions", lambda packages: {**own, "torch": "3.0"})
+    assert [run(), run()] == [1, 0]
 
 
 def test_loads_without_openmmlab(exported):

@@ -12,7 +12,7 @@ from pss_razor.core import ConfigError, best_of_pools
 from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.pool_evaluator import PoolEvaluator
 from pss_razor.engine.random_state import get_random_state
-from pss_razor.engine.results import format_table, read_results
+from pss_razor.engine.results import format_table, read_criterion, read_document, read_results
 
 
 @pytest.fixture
@@ -166,6 +166,47 @@ def test_loops_return_metrics(tested, make_runner, straight, tmp_path):
     returned = runner.val()
     assert returned == metrics  # the same subnets, images and calibration
     assert make_runner(tmp_path / "again", {"load_from": str(straight / "epoch_3.pth")}).test() == metrics
+
+
+def test_subnets_are_chosen_on_selection_images_and_measured_on_test_images(make_runner, straight, tmp_path):
+    paper = make_runner(tmp_path / "paper", {"load_from": str(straight / "epoch_3.pth")})
+    paper.test()
+    selection = copy.deepcopy(paper.cfg.test_dataloader)
+    selection.dataset.update(split="train", indices=-60)
+    options = {"load_from": str(straight / "epoch_3.pth"), "test_cfg.selection_dataloader": selection}
+    runner = make_runner(tmp_path / "own", options)
+    metrics = runner.test()
+    results = runner.test_loop.results
+    # What is measured on the test images is what the paper's protocol measures.
+    assert [r["metrics"] for r in results] == [r["metrics"] for r in paper.test_loop.results]
+    # What they are chosen by is what an evaluation on the other images measures.
+    other = make_runner(tmp_path / "other", {"load_from": options["load_from"], "test_dataloader": selection})
+    other.test()
+    assert [r["selection_metrics"] for r in results] == [r["metrics"] for r in other.test_loop.results]
+    assert any(r["selection_metrics"] != r["metrics"] for r in results)
+    for key in {(r["metric"], r["target"]) for r in results if r["metric"]}:
+        members = [r for r in results if (r["metric"], r["target"]) == key]
+        chosen = max(members, key=lambda r: r["selection_metrics"]["accuracy/top1"])
+        assert metrics[f"{key[0]}_{key[1]}/accuracy/top1"] == chosen["metrics"]["accuracy/top1"]
+    documents = [read_document(r.test_loop.out_file) for r in (paper, runner)]
+    assert documents[0]["selected_on"] == documents[0]["measured_on"] and "48 images" in documents[0]["measured_on"]
+    assert documents[0]["protocol"].startswith("the paper's")
+    assert documents[1]["measured_on"] == documents[0]["measured_on"] != documents[1]["selected_on"]
+    assert "60 images" in documents[1]["selected_on"] and "split='train'" in documents[1]["selected_on"]
+    assert read_results(runner.test_loop.out_file, runner.model.space) == results
+
+
+def test_what_decides_is_in_the_results(tested, tmp_path):
+    tested.test_loop.run()
+    document = read_document(tested.test_loop.out_file)
+    assert document["decided_by"] == {"metric": "accuracy/top1", "rule": "greater"}
+    assert read_criterion(document) == tested.test_loop.criterion
+    del document["decided_by"]  # as version 0.1 wrote it
+    assert read_criterion(document) == tested.test_loop.criterion
+    with pytest.raises(ConfigError, match="decided_by = 'mAP'"):
+        read_criterion({**document, "decided_by": {"metric": "mAP"}})
+    with pytest.raises(ConfigError, match="says not what decides"):
+        read_criterion({**document, "decided_by": 3})
 
 
 def test_pools_are_all_empty(tested, evaluator):

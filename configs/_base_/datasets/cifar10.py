@@ -1,5 +1,5 @@
-# CIFAR-10, 50,000 images to train and 10,000 to test, 32 x 32 pixels enlarged to 64 x 64. mmcls downloads it into
-# data/cifar10 where it is not there yet. Images are R, G, B.
+# CIFAR-10, 32 x 32 pixels enlarged to 64 x 64: 45,000 images to train, 5,000 to choose subnets by, and 10,000 to test.
+# mmcls downloads it into data/cifar10 where it is not there yet. Images are R, G, B.
 train_pipeline = [
     dict(type="mmcls.RandomCrop", crop_size=32, padding=4),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
@@ -15,12 +15,27 @@ train_dataloader = dict(
     num_workers=4,
     persistent_workers=False,
     worker_init_fn=dict(type="epoch_worker_seed"),
-    dataset=dict(type="mmcls.CIFAR10", data_prefix="data/cifar10", test_mode=False, pipeline=train_pipeline),
+    dataset=dict(
+        type="mmcls.CIFAR10", data_prefix="data/cifar10", test_mode=False, indices=45000, pipeline=train_pipeline
+    ),
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
     drop_last=True,
 )
-val_dataloader = dict(
+# Held out from training: what is chosen is chosen here, and measured on the test images.
+selection_dataloader = dict(
+    batch_size=500,
+    num_workers=4,
+    persistent_workers=False,
+    dataset=dict(
+        type="mmcls.CIFAR10", data_prefix="data/cifar10", test_mode=False, indices=-5000, pipeline=test_pipeline
+    ),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="default_collate"),
+)
+val_dataloader = selection_dataloader
+val_evaluator = dict(type="mmcls.Accuracy", topk=(1, 5))
+test_dataloader = dict(
     batch_size=500,
     num_workers=4,
     persistent_workers=False,
@@ -28,6 +43,4 @@ val_dataloader = dict(
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="default_collate"),
 )
-val_evaluator = dict(type="mmcls.Accuracy", topk=(1, 5))
-test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -1,4 +1,5 @@
-# scikit-learn's 1,797 handwritten digits, 1,437 to train and 360 to test, 8 x 8 pixels enlarged to 32 x 32.
+# scikit-learn's 1,797 handwritten digits, 8 x 8 pixels enlarged to 32 x 32: 1,197 to train, 240 to choose subnets by,
+# and 360 to test.
 train_pipeline = [
     dict(type="mmcls.Resize", scale=32, interpolation="bilinear"),
     dict(type="mmcls.RandomCrop", crop_size=32, padding=3, padding_mode="edge"),
@@ -11,18 +12,26 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=64,
     num_workers=0,
-    dataset=dict(type="Digits", split="train", pipeline=train_pipeline),
+    dataset=dict(type="Digits", split="train", indices=1197, pipeline=train_pipeline),
     sampler=dict(type="DefaultSampler", shuffle=True),
     collate_fn=dict(type="default_collate"),
     drop_last=True,
 )
-val_dataloader = dict(
+# Held out from training: what is chosen is chosen here, and measured on the test images.
+selection_dataloader = dict(
+    batch_size=240,
+    num_workers=0,
+    dataset=dict(type="Digits", split="train", indices=-240, pipeline=test_pipeline),
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    collate_fn=dict(type="default_collate"),
+)
+val_dataloader = selection_dataloader
+val_evaluator = dict(type="mmcls.Accuracy", topk=(1, 5))
+test_dataloader = dict(
     batch_size=360,
     num_workers=0,
     dataset=dict(type="Digits", split="test", pipeline=test_pipeline),
     sampler=dict(type="DefaultSampler", shuffle=False),
     collate_fn=dict(type="default_collate"),
 )
-val_evaluator = dict(type="mmcls.Accuracy", topk=(1, 5))
-test_dataloader = val_dataloader
 test_evaluator = val_evaluator

@@ -25,7 +25,7 @@ _base_.param_scheduler[1].begin = 1
 _base_.param_scheduler[1].end = 12
 train_cfg = dict(max_epochs=12, val_interval=4)
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(logger=dict(interval=11))
-# 22 iterations an epoch: an average over fewer of them.
+default_hooks = dict(logger=dict(interval=9))
+# 18 iterations an epoch: an average over fewer of them.
 _base_.custom_hooks[0].momentum = 0.05
 model_wrapper_cfg = dict(_delete_=True, type="MMDistributedDataParallel")

@@ -21,7 +21,7 @@ optim_wrapper = dict(optimizer=dict(lr=0.1), paramwise_cfg=dict(custom_keys=dict
 param_scheduler = dict(end=12)
 train_cfg = dict(max_epochs=12)
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(logger=dict(interval=11))
-# 22 iterations an epoch.
+default_hooks = dict(logger=dict(interval=9))
+# 18 iterations an epoch.
 _base_.custom_hooks[0].meta_start_epoch = 4
 _base_.custom_hooks[0].update_iter = 10

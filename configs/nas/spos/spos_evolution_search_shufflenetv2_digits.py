@@ -6,7 +6,7 @@ model = dict(norm_training=True)
 train_cfg = dict(
     _delete_=True,
     type="ConstrainedSearchLoop",
-    dataloader=_base_.test_dataloader,
+    dataloader=_base_.selection_dataloader,
     evaluator=_base_.test_evaluator,
     max_epochs=5,
     num_candidates=20,
