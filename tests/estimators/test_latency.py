@@ -10,7 +10,7 @@ import torch
 from pss_razor.core import ConfigError, Subnet
 from pss_razor.estimators import BlockGeometry, LatencyEstimator, LatencyTable, latency_cost
 from pss_razor.estimators.inference_backends import BACKENDS, get_backend
-from pss_razor.estimators.measure import _static_block, find_geometries, measure_blocks
+from pss_razor.estimators.measure import find_geometries, measure_blocks, static_block
 
 CONV = BlockGeometry("Conv2d", 32, 3, 24, None, 3, 2, 1)
 BLOCK = BlockGeometry("MBV2Block", 16, 24, 16, 24, None, 1, None)
@@ -164,6 +164,23 @@ class TestMeasuring:
         for name, tensor in algorithm.state_dict().items():
             assert torch.equal(tensor, before[name])
 
+    @pytest.mark.parametrize(
+        ("config", "conv", "activation"),
+        [
+            ("pss_mbv1_flops_digits", "backbone.stem.conv", torch.nn.ReLU6),
+            ("pss_mbv2_flops_digits", "backbone.conv2.conv", torch.nn.ReLU6),
+            ("pss_r50_flops_digits", "backbone.conv1", torch.nn.ReLU),
+        ],
+    )
+    def test_a_conv_is_followed_by_what_follows_it_in_the_network(self, build_algorithm, config, conv, activation):
+        algorithm = build_algorithm(config)
+        blocks = find_geometries(algorithm.cost_graph)
+        geometry, place = next((g, place) for g, place in blocks.items() if place[0] == conv)
+        block, images = static_block(algorithm.architecture, algorithm.mutator.active, *place, geometry, "cpu", 1)
+        leaves = [type(module) for module in block.modules() if not list(module.children())]
+        assert leaves == [torch.nn.Conv2d, torch.nn.BatchNorm2d, activation]
+        assert block(images).shape[1] == geometry.cout
+
     def test_backends_run_the_same_block(self, build_algorithm):
         pytest.importorskip("onnxruntime")
         algorithm = build_algorithm("pss_mbv2_flops_digits")
@@ -172,7 +189,7 @@ class TestMeasuring:
         found = []
         for name in BACKENDS:
             torch.manual_seed(0)
-            block, images = _static_block(
+            block, images = static_block(
                 algorithm.architecture, algorithm.mutator.active, *blocks[geometry], geometry, "cpu", 2
             )
             with torch.inference_mode():
