@@ -14,6 +14,7 @@ from pss_razor.visualization import draw_accuracy_against_resource
 
 RESULTS_FILE = "pool_results.json"
 _FORMAT = 1
+_IMAGENET_SIZE, _IMAGENET_CLASSES = 50_000, 1000
 
 
 def primary_metric(record: Mapping[str, Any]) -> str:
@@ -56,7 +57,9 @@ def write_results(runner: Any, records: Sequence[Mapping[str, Any]], path: Path)
         "format": _FORMAT,
         "model": type(algorithm.architecture.backbone).__name__,
         "checkpoint": str(runner._load_from),
+        "dataset": type(runner.test_dataloader.dataset).__name__,
         "dataset_size": len(runner.test_dataloader.dataset),
+        "num_classes": getattr(algorithm.architecture.head, "num_classes", None),
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
         "subnets": [_to_json(space, record) for record in records],
     }
@@ -89,6 +92,18 @@ def read_document(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != _FORMAT or "subnets" not in document:
         raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
     return document
+
+
+def describe_other_data(document: Mapping[str, Any]) -> str | None:
+    """What a results file was measured on, in words; None if that is ImageNet's validation set, by size and classes.
+
+    Files of version 0.1 have the size alone.
+    """
+    size, classes = document["dataset_size"], document.get("num_classes")
+    if size == _IMAGENET_SIZE and classes in (None, _IMAGENET_CLASSES):
+        return None
+    words = [document.get("dataset", "other data"), *([f"{classes} classes"] if classes else []), f"{size} images"]
+    return ", ".join(words)
 
 
 def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:
