@@ -72,14 +72,26 @@ class Curve:
         Raises:
             ConfigError: The unit is unknown, or none of this metric.
         """
-        _, wanted = PANELS[self.metric]
-        kind, size = _UNITS.get(self.unit, (None, 1.0))
-        wanted_kind, wanted_size = _UNITS[wanted]
-        if kind != wanted_kind:
-            known = [unit for unit, (k, _) in _UNITS.items() if k == wanted_kind]
-            raise ConfigError(f"{self.label}: {self.metric} is in {self.unit!r}; it can be drawn from {known}")
+        try:
+            factor = factor_to_panel(self.metric, self.unit)
+        except ConfigError as error:
+            raise ConfigError(f"{self.label}: {error}") from error
         ordered = sorted(self.points)
-        return [resource * size / wanted_size for resource, _ in ordered], [accuracy for _, accuracy in ordered]
+        return [resource * factor for resource, _ in ordered], [accuracy for _, accuracy in ordered]
+
+
+def factor_to_panel(metric: str, unit: str) -> float:
+    """What a resource in ``unit`` is multiplied by, to be in the unit of the metric's panel.
+
+    Raises:
+        ConfigError: The unit is unknown, or none of this metric.
+    """
+    wanted_kind, wanted_size = _UNITS[PANELS[metric][1]]
+    kind, size = _UNITS.get(unit, (None, 1.0))
+    if kind != wanted_kind:
+        known = [name for name, (k, _) in _UNITS.items() if k == wanted_kind]
+        raise ConfigError(f"{metric} is in {unit!r}; it can be drawn from {known}")
+    return size / wanted_size
 
 
 def published_curves() -> list[Curve]:

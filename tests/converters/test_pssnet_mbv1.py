@@ -169,6 +169,7 @@ def test_pools(build, write, kind):
 # From the command line
 
 
+@pytest.mark.slow
 def test_default_config_follows_from_the_file(convert, write, tmp_path):
     out = tmp_path / "ours.pth"
     done = convert("checkpoint", write(pssnet_mbv1.make_checkpoint(num_classes=7, entries=5)), out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,32 +13,13 @@ PSS = "custom_hooks = [dict(type='PrioritizedPoolSamplerHook', pool_size=2)]\n"
 MUTUALNET = "custom_hooks = [dict(type='BaselineSamplerHook', method='mutualnet')]\n"
 
 
-@pytest.fixture
-def run_tool(root, monkeypatch, capfd):
-    """A tool in this process, as a shell would see it."""
-
-    def run(tool, *args):
-        monkeypatch.syspath_prepend(str(root / "tools"))
-        monkeypatch.setattr(sys, "argv", [tool, *map(str, args)])
-        capfd.readouterr()
-        code = None
-        try:
-            runpy.run_path(str(root / "tools" / tool), run_name="__main__")
-        except SystemExit as exit_:
-            code = exit_.code
-        out, err = capfd.readouterr()
-        return SimpleNamespace(out=out, err=err + (code if isinstance(code, str) else ""), code=int(code is not None))
-
-    return run
-
-
 def fails(done, *words):
     assert done.code == 1 and "Traceback" not in done.err
     line = done.err.splitlines()[-1]
     assert line.startswith("error:") and all(word in line for word in words), line
 
 
-@pytest.mark.parametrize("tool", ["compare_samplers.py", "plot_main_result.py"])
+@pytest.mark.parametrize("tool", ["compare_samplers.py", "plot_main_result.py", "reproduce_released.py"])
 def test_help_answers_without_importing_torch(root, tool):
     program = f"""
 import runpy, sys
