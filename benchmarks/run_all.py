@@ -25,6 +25,7 @@ BENCHMARKS = (
     "start_up",
     "pool_simulation",
     "bundle",
+    "activation_latency",
 )
 
 

@@ -101,7 +101,10 @@ def test_two_iterations(name, tmp_path, made_up_table):
     assert (tmp_path / "epoch_1.pth").exists()
 
 
-@pytest.mark.parametrize("name", ["pss/pss_mbv2_gpu.py", "pss/pss_r50_multi.py", "pss/pss_mbv2_cpu_paper.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["pss/pss_mbv2_gpu.py", "pss/pss_r50_multi.py", "pss/pss_mbv2_cpu_paper.py", "pss/pss_mbv1_multi_paper.py"],
+)
 def test_without_a_table_the_error_says_how_to_get_one(name, tmp_path):
     config = load_config(str(CONFIGS / name), None, "none", str(tmp_path))
     init_default_scope("mmrazor")

@@ -238,6 +238,33 @@ def test_held_out_images(tmp_path):
     assert train.metainfo["classes"] == ("class0", "class1", "class2")
 
 
+# Metric -> first, last, step of the paper's targets; latencies in microseconds.
+PAPER_TARGETS = {
+    "mbv1": {"flops": (110, 570, 10), "latency_gpu": (70, 240, 10), "latency_cpu": (10000, 31000, 1000)},
+    "mbv2": {"flops": (70, 300, 10), "latency_gpu": (100, 270, 10), "latency_cpu": (12000, 28000, 1000)},
+}
+METRICS_OF = {
+    "flops": ["flops"],
+    "gpu_paper": ["latency_gpu"],
+    "cpu_paper": ["latency_cpu"],
+    "multi_paper": ["flops", "latency_gpu", "latency_cpu"],
+}
+
+
+@pytest.mark.parametrize("net", PAPER_TARGETS)
+@pytest.mark.parametrize("kind", METRICS_OF)
+def test_targets_of_the_paper(load_config, net, kind):
+    model = load_config(f"pss_{net}_{kind}").model
+    found = {c.metric: (c.first, c.last, c.step) for c in model.constraints}
+    assert found == {metric: PAPER_TARGETS[net][metric] for metric in METRICS_OF[kind]}
+    assert model.architecture.backbone.type == {"mbv1": "SlimmableMobileNetV1", "mbv2": "SlimmableMobileNetV2"}[net]
+    for metric in found.keys() - {"flops"}:
+        device = metric.removeprefix("latency_")
+        table = f"data/latency_tables/pssnet_{net}_{device}.json"
+        expected = dict(type="LatencyEstimator", table=table, device={"gpu": "cuda", "cpu": "cpu"}[device])
+        assert model.estimators[metric] == expected
+
+
 def test_digits_are_normalised_by_their_own_statistics(load_config):
     from pss_razor.datasets import Digits
 

@@ -19,7 +19,10 @@ def parse_args() -> argparse.Namespace:
         "mbv2, r50) is needed for files that do not name it",
     )
     parser.add_argument(
-        "--published", action=argparse.BooleanOptionalAction, default=True, help="overlay the paper's points"
+        "--published",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="overlay all points of the paper's figure; results on other data than ImageNet get axes of their own",
     )
     parser.add_argument("--out", required=True, help="picture, .png")
     return parser.parse_args()
@@ -32,7 +35,7 @@ def read_curves(argument: str) -> list:
         ConfigError: The argument or the file is malformed, or says nothing of its backbone.
     """
     from pss_razor.core import ConfigError, best_of_pools
-    from pss_razor.engine.results import read_criterion, read_document
+    from pss_razor.engine.results import describe_other_data, read_criterion, read_document
     from pss_razor.visualization import Curve
     from pss_razor.visualization.main_result import BACKBONES, PANELS
 
@@ -64,7 +67,11 @@ def read_curves(argument: str) -> list:
     for record in best:
         accuracy = record["metrics"][criterion.metric]
         points.setdefault(record["metric"], []).append((record["resources"][record["metric"]], accuracy))
-    return [Curve(backbone, m, label, document["units"][m], tuple(values)) for m, values in points.items()]
+    dataset = describe_other_data(document)
+    return [
+        Curve(backbone, metric, label, document["units"][metric], tuple(values), dataset=dataset)
+        for metric, values in points.items()
+    ]
 
 
 def main() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import math
 import numbers
 import pickle
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,38 +19,37 @@ import torch
 from torch import Tensor
 
 from pss_razor.converters.numpy_stand_ins import numpy_scalar_stand_ins
+from pss_razor.converters.pssnet_layout import LAYOUTS, PSSNetLayout, find_layout
 from pss_razor.core import (
     CheckpointError,
     ConfigError,
     PrioritizedSubnetSampler,
     SearchSpace,
     Subnet,
+    atomic_write,
     make_divisible,
 )
-from pss_razor.engine.checkpoint import CHECKPOINT_KEY
+from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict
 from pss_razor.models import PSS
+from pss_razor.registry import MODELS
 from pss_razor.version import __version__
 
-# MobileNetV2's searched widths in the order of their multipliers. A ninth multiplier, of the last conv, follows; the
-# authors' model ignores it as ours does.
-_WIDTHS = dict(stem=32, stage1=16, stage2=24, stage3=32, stage4=64, stage5=96, stage6=160, stage7=320)
-# features.1 … features.17, as mmcls calls them.
-_BLOCKS = [f"layer{layer}.{block}" for layer, count in enumerate((1, 2, 3, 4, 3, 3, 1), 1) for block in range(count)]
-_LAST_CONV = len(_BLOCKS) + 1
-_LAST_FEATURE_OF_MOBILENET_V1 = 13
-_WEIGHT_NAME = re.compile(r"features\.(\d{1,3})\.(body\.)?(\d)\.(?:bn\.)?(\w+)")
-# The longest that the authors' program writes has 270 characters.
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+# The longest that the authors' program writes has about 310 characters.
 _MAX_SUBNET_LENGTH = 2000
 
 
 @dataclass(frozen=True)
 class PSSNetCheckpoint:
-    """A checkpoint of the PSS-Net authors' program for MobileNetV2.
+    """A checkpoint of the PSS-Net authors' program, for MobileNetV1 or MobileNetV2.
 
     Args:
         path: The file.
+        layout: The backbone that it is of.
         weights: Parameters and BN statistics by the names of this project's
-            :class:`~pss_razor.models.PSS` on ``SlimmableImageClassifier(SlimmableMobileNetV2)``.
+            :class:`~pss_razor.models.PSS` on ``SlimmableImageClassifier`` with that backbone.
         pools: Metric -> target -> subnet, as the authors write it, -> score.
         last_epoch: Their last epoch, counted from 0; None if the file does not say.
 
@@ -59,6 +59,7 @@ class PSSNetCheckpoint:
     """
 
     path: Path
+    layout: PSSNetLayout
     weights: dict[str, Tensor]
     pools: dict[str, dict[float, dict[str, float]]]
     last_epoch: int | None = None
@@ -84,7 +85,9 @@ class PSSNetCheckpoint:
             weights = rename_weights(content["model"])
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
-        return cls(path, weights, pools, last_epoch if isinstance(last_epoch, int) else None)
+        return cls(
+            path, find_layout(content["model"]), weights, pools, last_epoch if isinstance(last_epoch, int) else None
+        )
 
     @property
     def num_classes(self) -> int:
@@ -125,11 +128,13 @@ class PSSNetCheckpoint:
         notes = [
             f"{metric}: the config has no such constraint; left out" for metric in self.pools if metric not in metrics
         ]
+        # Before the samplers, which take their time, so that a bad entry is told at once.
+        entries = {metric: self._read_entries(metric, algorithm.space) for metric in metrics}
         # Room for everything: the hook that loads the pools knows how large they shall be.
         size = sum(len(pool) for pools in self.pools.values() for pool in pools.values())
         sampler = PrioritizedSubnetSampler(algorithm.costs, algorithm.constraints, pool_size=max(1, size))
         for metric in metrics:
-            notes += self._fill_pools(sampler, metric)
+            notes += _fill_pools(sampler, metric, entries[metric])
         meta = dict(
             imported_from=f"PSS-Net: {self.path.name}", last_epoch=self.last_epoch, pss_razor_version=__version__
         )
@@ -138,82 +143,96 @@ class PSSNetCheckpoint:
         hook_state = {**sampler.state_dict(), "processes": [], "data_seed": None}
         return {"meta": meta, "state_dict": weights, CHECKPOINT_KEY: hook_state}, notes
 
-    def _fill_pools(self, sampler: PrioritizedSubnetSampler, metric: str) -> list[str]:
-        """Put the entries of one metric into the sampler's pools; returns notes for the user."""
-        constraint = sampler.samplers[metric].constraint
-        read: list[tuple[Subnet, float, float]] = []
+    def _read_entries(self, metric: str, space: SearchSpace) -> list[tuple[Subnet, float, float]]:
+        """Subnet, target and score of every entry of a metric's pools."""
+        read = []
         for target, pool in self.pools[metric].items():
             for text, score in pool.items():
                 try:
-                    read.append((_read_subnet(text, sampler.space), target, score))
+                    read.append((_read_subnet(text, self.layout, space), target, score))
                 except (CheckpointError, ConfigError) as error:
                     raise CheckpointError(f"{self.path}, pool {metric} = {target:g}: {error}") from error
-        best: dict[Subnet, float] = {}
-        for subnet, _, score in read:
-            best[subnet] = max(score, best.get(subnet, -math.inf))
-        subnets = list(best)
-        resources = sampler.costs[metric](sampler.space.encode(subnets))
-        indices = dict(zip(subnets, constraint.nearest_target_index(resources), strict=True))
-        for subnet, resource in zip(subnets, resources, strict=True):
-            if indices[subnet] >= 0:
-                key = metric, constraint.targets[indices[subnet]]
-                sampler.pools[key].update(subnet, best[subnet], resource)
-        dropped = sum(index < 0 for index in indices.values())
-        moved = {s for s, target, _ in read if indices[s] >= 0 and constraint.targets[indices[s]] != target}
-        pools = [pool for (name, _), pool in sampler.pools.items() if name == metric]
-        notes = [
-            f"{metric}: {len(read)} entries are {len(subnets)} distinct subnets; "
-            f"{sum(map(len, pools))} of them are now in {sum(map(bool, map(len, pools)))} of {len(pools)} pools"
-        ]
-        if moved:
-            notes.append(f"{metric}: {len(moved)} subnets moved to the target that their resource belongs to here")
-        if dropped:
-            low, high = constraint.targets[0], constraint.targets[-1]
-            notes.append(f"{metric}: {dropped} subnets dropped, they belong to no target from {low:g} to {high:g}")
-        return notes
+        return read
+
+
+def _fill_pools(
+    sampler: PrioritizedSubnetSampler, metric: str, entries: Sequence[tuple[Subnet, float, float]]
+) -> list[str]:
+    """Put the entries of one metric into the sampler's pools; returns notes for the user."""
+    constraint = sampler.samplers[metric].constraint
+    best: dict[Subnet, float] = {}
+    for subnet, _, score in entries:
+        best[subnet] = max(score, best.get(subnet, -math.inf))
+    subnets = list(best)
+    resources = sampler.costs[metric](sampler.space.encode(subnets))
+    indices = dict(zip(subnets, constraint.nearest_target_index(resources), strict=True))
+    for subnet, resource in zip(subnets, resources, strict=True):
+        if indices[subnet] >= 0:
+            key = metric, constraint.targets[indices[subnet]]
+            sampler.pools[key].update(subnet, best[subnet], resource)
+    dropped = sum(index < 0 for index in indices.values())
+    moved = {s for s, target, _ in entries if indices[s] >= 0 and constraint.targets[indices[s]] != target}
+    pools = [pool for (name, _), pool in sampler.pools.items() if name == metric]
+    notes = [
+        f"{metric}: {len(entries)} entries are {len(subnets)} distinct subnets; "
+        f"{sum(map(len, pools))} of them are now in {sum(map(bool, map(len, pools)))} of {len(pools)} pools"
+    ]
+    if moved:
+        notes.append(f"{metric}: {len(moved)} subnets moved to the target that their resource belongs to here")
+    if dropped:
+        low, high = constraint.targets[0], constraint.targets[-1]
+        notes.append(f"{metric}: {dropped} subnets dropped, they belong to no target from {low:g} to {high:g}")
+    return notes
+
+
+def import_checkpoint(source: PSSNetCheckpoint, config: Config, out: str | Path) -> list[str]:
+    """Write a checkpoint of this project, for testing and exporting with a config; see :meth:`PSSNetCheckpoint.convert`
+    for the notes that it returns.
+
+    Raises:
+        CheckpointError: It is of another network or other metrics than the config.
+        ConfigError: The config's model has no pools, or cannot be built.
+    """
+    init_default_scope(config.get("default_scope", "mmrazor"))
+    algorithm = MODELS.build(config.model)
+    if not isinstance(algorithm, PSS):
+        raise ConfigError(f"the model of {config.filename} is a {type(algorithm).__name__}; pools need type='PSS'")
+    check_state_dict(algorithm, source.weights)
+    checkpoint, notes = source.convert(algorithm)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    atomic_write(out, buffer.getvalue())
+    return notes
 
 
 def rename_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' MobileNetV2 state dict by this project's names.
+    """The authors' state dict by this project's names; the names tell which backbone it is of.
 
     Args:
         weights: With or without the prefix ``module.`` that data parallelism adds.
 
     Raises:
-        CheckpointError: They are not of the authors' MobileNetV2; names the first tensor.
+        CheckpointError: They are of none of the authors' backbones; names the first tensor.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
         raise CheckpointError("'model' is not a state dict, a table of tensors")
-    by_name = {str(name).removeprefix("module."): tensor for name, tensor in weights.items()}
-    features = [int(match[1]) for match in map(_WEIGHT_NAME.match, by_name) if match]
-    if max(features, default=0) == _LAST_FEATURE_OF_MOBILENET_V1:
-        raise CheckpointError("it is of MobileNetV1, by its 13 blocks; only those of MobileNetV2 can be imported")
-    renamed = {_rename(name): tensor for name, tensor in by_name.items()}
-    for name, theirs in dict(conv1="features.0", conv2=f"features.{_LAST_CONV}").items():
-        if f"architecture.backbone.{name}.conv.weight" not in renamed:
-            raise CheckpointError(f"it is not of the authors' MobileNetV2: {theirs}.0.weight is missing")
-    classifier = renamed.get("architecture.head.fc.weight")
-    if classifier is None or classifier.dim() != 2:
-        raise CheckpointError("it is not of the authors' MobileNetV2: classifier.0.weight is missing or no matrix")
+    layout = find_layout(weights)
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        ours = layout.rename(name)
+        if ours is None or ours in renamed:
+            known = " or ".join(other.title for other in LAYOUTS)
+            what = "more" if ours is None else "another tensor of the same meaning"
+            raise CheckpointError(
+                f"it is not of the authors' {known}, the networks that can be imported: it has {what}, {_short(name)}"
+            )
+        renamed[ours] = tensor
+    missing = [theirs for theirs, ours in layout.modules.items() if f"{ours}.weight" not in renamed]
+    if missing:
+        raise CheckpointError(f"it is not of the authors' {layout.title}: {missing[0]}.weight is missing")
+    if renamed["architecture.head.fc.weight"].dim() != 2:
+        raise CheckpointError(f"it is not of the authors' {layout.title}: classifier.0.weight is no matrix")
     return renamed
-
-
-def _rename(name: str) -> str:
-    """``features.2.body.4.bn.running_mean`` -> ``architecture.backbone.layer2.0.conv.1.bn.running_mean``."""
-    if name in ("classifier.0.weight", "classifier.0.bias"):
-        return name.replace("classifier.0", "architecture.head.fc")
-    match = _WEIGHT_NAME.fullmatch(name)
-    if match:
-        feature, is_block, position, leaf = int(match[1]), match[2] is not None, int(match[3]), match[4]
-        # conv, BN, ReLU6, conv, …: every third is a conv, and its BN follows
-        conv, kind = divmod(position, 3)
-        if kind < 2 and is_block and 1 <= feature < _LAST_CONV:
-            return f"architecture.backbone.{_BLOCKS[feature - 1]}.conv.{conv}.{('conv', 'bn')[kind]}.{leaf}"
-        if position < 2 and not is_block and feature in (0, _LAST_CONV):
-            return f"architecture.backbone.{'conv2' if feature else 'conv1'}.{('conv', 'bn')[kind]}.{leaf}"
-    raise CheckpointError(
-        f"it is not of the authors' MobileNetV2, the only network that can be imported: it has {name}"
-    )
 
 
 def _load(path: Path) -> Any:
@@ -297,7 +316,7 @@ def _check_pools(arch_pools: Any) -> dict[str, dict[float, dict[str, float]]]:
     return checked
 
 
-def _read_subnet(text: str, space: SearchSpace) -> Subnet:
+def _read_subnet(text: str, layout: PSSNetLayout, space: SearchSpace) -> Subnet:
     """The subnet of ``"{'model_name': 'mobilenet_v2', 'resolution': 128, 'stage_cout_mults': [0.75, …], …}"``.
 
     Raises:
@@ -312,19 +331,20 @@ def _read_subnet(text: str, space: SearchSpace) -> Subnet:
     if not isinstance(record, dict):
         raise CheckpointError(f"an entry is not a table of plain values, refused: {_short(text)}")
     model = record.get("model_name")
-    if model != "mobilenet_v2":
+    if model != layout.model_name:
         raise CheckpointError(
-            f"an entry is of the model {_short(model)}; only those of 'mobilenet_v2' can be imported: {_short(text)}"
+            f"an entry is of the model {_short(model)}, the weights are of {layout.model_name!r}: {_short(text)}"
         )
     multipliers, resolution = record.get("stage_cout_mults"), record.get("resolution")
-    if not isinstance(multipliers, list) or len(multipliers) != len(_WIDTHS) + 1 or type(resolution) is not int:
+    if not isinstance(multipliers, list) or len(multipliers) != layout.num_multipliers or type(resolution) is not int:
         raise CheckpointError(
-            f"an entry needs {len(_WIDTHS) + 1} 'stage_cout_mults' and a whole-numbered 'resolution': {_short(text)}"
+            f"an entry needs {layout.num_multipliers} 'stage_cout_mults' and a whole-numbered 'resolution': "
+            f"{_short(text)}"
         )
     for multiplier in multipliers:
         if not _is_number(multiplier) or not 0 < multiplier <= 1:
             raise CheckpointError(f"the width multiplier {_short(multiplier)} is not in (0, 1]: {_short(text)}")
-    widths = zip(_WIDTHS.items(), multipliers[:-1], strict=True)
+    widths = zip(layout.widths.items(), multipliers, strict=False)
     subnet = Subnet({name: make_divisible(base * m) for (name, base), m in widths} | {"resolution": resolution})
     space.encode([subnet])
     return subnet

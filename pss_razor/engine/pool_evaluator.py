@@ -79,25 +79,8 @@ class PoolEvaluator:
         self._batches: list[Any] | None = None
 
     def candidates(self, top_k: int) -> list[dict[str, Any]]:
-        """The largest, the smallest, and the sampler's ``top_k`` candidates of each target; records without accuracies.
-
-        A record has ``metric``, ``target`` and ``rank`` (0 is the pool's best; None for largest and smallest),
-        ``name``, ``subnet``, ``score`` (None without pools) and ``resources`` by metric.
-        """
-        space = self.algorithm.space
-        records: list[dict[str, Any]] = [
-            dict(name="largest", metric=None, target=None, rank=None, subnet=space.largest, score=None),
-            dict(name="smallest", metric=None, target=None, rank=None, subnet=space.smallest, score=None),
-        ]
-        for (metric, target), candidates in self.sampler.candidates(top_k).items():
-            for rank, (subnet, score) in enumerate(candidates):
-                name = f"{metric}_{target}"
-                records.append(dict(name=name, metric=metric, target=target, rank=rank, subnet=subnet, score=score))
-        indices = space.encode([record["subnet"] for record in records])
-        costs = {metric: cost(indices) for metric, cost in self.algorithm.costs.items()}
-        for row, record in enumerate(records):
-            record["resources"] = {metric: float(values[row]) for metric, values in costs.items()}
-        return records
+        """:func:`list_candidates` of the algorithm and the sampler."""
+        return list_candidates(self.algorithm, self.sampler, top_k)
 
     def isolated(self) -> AbstractContextManager[None]:
         """See :func:`isolated_evaluation`."""
@@ -161,3 +144,25 @@ class PoolEvaluator:
     def _run_images(self, batch: Any) -> Tensor:
         # Not as in training: mixed images, if configured, are not what the subnet will see.
         return self.algorithm(self._prepare(batch)["inputs"], mode="tensor")
+
+
+def list_candidates(algorithm: PSS, sampler: SubnetSampler, top_k: int) -> list[dict[str, Any]]:
+    """The largest, the smallest, and the sampler's ``top_k`` candidates of each target; records without accuracies.
+
+    A record has ``metric``, ``target`` and ``rank`` (0 is the pool's best; None for largest and smallest),
+    ``name``, ``subnet``, ``score`` (None without pools) and ``resources`` by metric.
+    """
+    space = algorithm.space
+    records: list[dict[str, Any]] = [
+        dict(name="largest", metric=None, target=None, rank=None, subnet=space.largest, score=None),
+        dict(name="smallest", metric=None, target=None, rank=None, subnet=space.smallest, score=None),
+    ]
+    for (metric, target), candidates in sampler.candidates(top_k).items():
+        for rank, (subnet, score) in enumerate(candidates):
+            name = f"{metric}_{target}"
+            records.append(dict(name=name, metric=metric, target=target, rank=rank, subnet=subnet, score=score))
+    indices = space.encode([record["subnet"] for record in records])
+    costs = {metric: cost(indices) for metric, cost in algorithm.costs.items()}
+    for row, record in enumerate(records):
+        record["resources"] = {metric: float(values[row]) for metric, values in costs.items()}
+    return records

@@ -15,6 +15,7 @@ from pss_razor.visualization import draw_accuracy_against_resource
 
 RESULTS_FILE = "pool_results.json"
 _FORMAT = 1
+_IMAGENET_SIZE, _IMAGENET_CLASSES = 50_000, 1000
 
 
 def format_table(records: Sequence[Mapping[str, Any]], estimators: Mapping[str, Any]) -> str:
@@ -55,6 +56,8 @@ def write_results(loop: Any, records: Sequence[dict[str, Any]], path: Path) -> l
         "selected_on": describe_images(loop.selection_dataloader.dataset) if held_out else measured_on,
         "protocol": "selected on held-out images" if held_out else "the paper's: selected on the images measured on",
         "decided_by": dataclasses.asdict(loop.criterion),
+        "dataset": type(loop.dataloader.dataset).__name__,
+        "num_classes": getattr(algorithm.architecture.head, "num_classes", None),
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
         "subnets": [_to_json(space, record) for record in records],
     }
@@ -118,6 +121,18 @@ def read_criterion(document: Mapping[str, Any]) -> Criterion:
         return Criterion(**document.get("decided_by", {})).resolve(subnets[0]["metrics"])
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ConfigError(f"it has no evaluated subnets, or says not what decides: {error!r}") from error
+
+
+def describe_other_data(document: Mapping[str, Any]) -> str | None:
+    """What a results file was measured on, in words; None if that is ImageNet's validation set, by size and classes.
+
+    Files of version 0.1 have the size alone.
+    """
+    size, classes = document["dataset_size"], document.get("num_classes")
+    if size == _IMAGENET_SIZE and classes in (None, _IMAGENET_CLASSES):
+        return None
+    words = [document.get("dataset", "other data"), *([f"{classes} classes"] if classes else []), f"{size} images"]
+    return ", ".join(words)
 
 
 def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:

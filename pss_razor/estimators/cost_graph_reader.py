@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,7 +123,8 @@ def read_cost_graph(
             for name in extents
             if isinstance(modules[name], _COSTED) and name not in inner_pools
         ]
-        graph = CostGraph(space, tuple(layers), tuple(_block_specs(modules, set(candidates), extents, runs)))
+        blocks = _without_redundant_widths(list(_block_specs(modules, set(candidates), extents, runs)))
+        graph = CostGraph(space, tuple(layers), tuple(blocks))
         generator = np.random.default_rng(0)
         for _ in range(4):
             indices = generator.integers(last + 1)
@@ -300,6 +302,19 @@ def _block_specs(
             yield BlockSpec(name, kind, *geometry, size, channels_in, channels_out, None, own_runs)
         elif isinstance(module, nn.Linear):
             yield BlockSpec(name, "Linear", None, None, None, size, channels_in, channels_out, None, own_runs)
+
+
+def _without_redundant_widths(blocks: Sequence[BlockSpec]) -> list[BlockSpec]:
+    """Without the hidden width of a kind of block whose hidden width is its input width, as of separable convs.
+
+    That is a property of the kind: the first block of MobileNetV2 does not expand, but its kind of block does.
+    """
+    hidden = {block.block_type for block in blocks if not _is_same(block.mid_channels, block.in_channels)}
+    return [block if block.block_type in hidden else replace(block, mid_channels=None) for block in blocks]
+
+
+def _is_same(a: Extent | None, b: Extent) -> bool:
+    return a is not None and a.dimension == b.dimension and np.array_equal(a.values, b.values)
 
 
 def _check_extents(

@@ -12,7 +12,9 @@ from typing import Any
 from pss_razor.core import ConfigError, atomic_write
 from pss_razor.estimators.layer_spec import BlockGeometry
 
-_FORMAT = 1
+# Format 1, of version 0.1, differs in the hidden width of some blocks, see _without_redundant_widths.
+_FORMAT = 2
+_READABLE = (1, _FORMAT)
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,19 @@ class LatencyTable:
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"latency table {path} is not JSON: {error}") from error
         columns = [*BlockGeometry._fields, "latency_us"]
-        if not isinstance(document, dict) or document.get("format") != _FORMAT or document.get("columns") != columns:
+        if (
+            not isinstance(document, dict)
+            or document.get("format") not in _READABLE
+            or document.get("columns") != columns
+        ):
             raise ConfigError(f"{path} is not a latency table of format {_FORMAT}")
         latencies_us: dict[BlockGeometry, float] = {}
         for row in document["rows"]:
             if len(row) != len(columns) or isinstance(row[-1], bool) or not isinstance(row[-1], (int, float)):
                 raise ConfigError(f"latency table {path}: row {row} is not {columns}")
             latencies_us[BlockGeometry(*row[:-1])] = float(row[-1])
+        if document["format"] == 1:
+            latencies_us = _without_redundant_widths(latencies_us)
         factor, offset_us = document["correction"]
         correction = (float(factor), float(offset_us))
         interpolate = document.get("interpolate") is True
@@ -87,3 +95,12 @@ class LatencyTable:
             return cls(latencies_us, document["device"], document["provenance"], correction, interpolate)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def _without_redundant_widths(latencies_us: Mapping[BlockGeometry, float]) -> dict[BlockGeometry, float]:
+    """Blocks of version 0.1 as they are now: it wrote the input width as the hidden one where a kind has none.
+
+    Such a kind of block has it in every row.
+    """
+    hidden = {geometry.block_type for geometry in latencies_us if geometry.cmid != geometry.cin}
+    return {g if g.block_type in hidden else g._replace(cmid=None): value for g, value in latencies_us.items()}

@@ -73,7 +73,7 @@ class BlockGeometry(NamedTuple):
         in_size: Side of the input feature map in pixels.
         cin: Input channels.
         cout: Output channels.
-        cmid: Hidden channels.
+        cmid: Hidden channels; a kind of block that has them from its input, such as a separable conv, has none.
         kernel_size: Side of the kernel.
         stride: Stride.
         padding: Padding.
@@ -107,7 +107,8 @@ class BlockSpec:
         in_size: Side of the input feature map in pixels; 1 for linear.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        mid_channels: Input channels of the last conv inside, which is what a block has besides; None for a layer.
+        mid_channels: Input channels of the last conv inside, which is what a block has besides; None for a layer, and
+            for a kind of block in which they are always the input channels.
         runs: See :class:`LayerSpec`.
     """
 

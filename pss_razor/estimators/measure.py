@@ -21,6 +21,8 @@ from pss_razor.estimators.inference_backends import Prepare
 from pss_razor.estimators.layer_spec import BlockGeometry, CostGraph
 from pss_razor.estimators.timing import MachineSpeed, Timing, time_interleaved
 
+from mmcv.cnn import ConvModule
+
 # Blocks that are timed in turn: interleaved, so that a slow moment of the machine meets all of them alike.
 _CHUNK = 48
 
@@ -52,7 +54,7 @@ def measure_blocks(
 ) -> Iterator[dict[BlockGeometry, Timing]]:
     """Time blocks as static networks, a chunk at a time.
 
-    A single conv is timed with a BN and a ReLU after it, as it comes in a network.
+    A single conv is timed with the BN and the activation after it, see :func:`static_block`.
 
     Args:
         supernet: The supernet.
@@ -74,14 +76,14 @@ def measure_blocks(
         chunk = geometries[start : start + _CHUNK]
         with torch.inference_mode():
             calls = [
-                prepare(*_static_block(supernet, active, *blocks[geometry], geometry, device, batch))
+                prepare(*static_block(supernet, active, *blocks[geometry], geometry, device, batch))
                 for geometry in chunk
             ]
             timings = time_interleaved(calls, rounds, device, speed)
         yield dict(zip(chunk, timings, strict=True))
 
 
-def _static_block(
+def static_block(
     supernet: nn.Module,
     active: Callable[[Subnet], AbstractContextManager[None]],
     name: str,
@@ -90,9 +92,15 @@ def _static_block(
     device: str,
     batch: int,
 ) -> tuple[nn.Module, Tensor]:
-    """A block as a static network, and its input."""
+    """A block as a static network, and its input.
+
+    A single conv comes with the BN and the activation that its ``ConvModule`` has; one that is in none, as in ResNet,
+    with BN and ReLU.
+    """
+    parent = supernet.get_submodule(name.rpartition(".")[0])
+    source = parent if isinstance(parent, ConvModule) else supernet.get_submodule(name)
     with active(subnet):
-        block: nn.Module = make_static(copy.deepcopy(supernet.get_submodule(name)))
+        block: nn.Module = make_static(copy.deepcopy(source))
     if isinstance(block, nn.Conv2d):
         block = nn.Sequential(block, nn.BatchNorm2d(geometry.cout), nn.ReLU(inplace=True))
     block.eval().to(device)

@@ -1,7 +1,13 @@
 """Pictures of results."""
 
 from pss_razor.visualization.accuracy_resource import draw_accuracy_against_resource
-from pss_razor.visualization.main_result import Curve, draw_main_result, figure_of_main_result, published_curves
+from pss_razor.visualization.main_result import (
+    Curve,
+    draw_main_result,
+    figure_of_main_result,
+    published_curves,
+    published_results,
+)
 from pss_razor.visualization.method_comparison import draw_method_comparison, figure_of_method_comparison
 
 __all__ = [
@@ -12,4 +18,5 @@ __all__ = [
     "figure_of_main_result",
     "figure_of_method_comparison",
     "published_curves",
+    "published_results",
 ]

@@ -1,13 +1,17 @@
-"""The main figure of the paper: top-1 against FLOPs, GPU latency and CPU latency, a row for each backbone."""
+"""The main figure of the paper: top-1 against FLOPs, GPU latency and CPU latency, a row for each backbone.
+
+Results on other data than ImageNet have rows of their own.
+"""
 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pss_razor.core import ConfigError
 
@@ -24,7 +28,20 @@ BACKBONES = {
 PANELS = {"flops": ("FLOPs", "MFLOPs"), "latency_gpu": ("GPU latency", "us"), "latency_cpu": ("CPU latency", "ms")}
 # Unit -> what it counts, and how many of that.
 _UNITS = {"MFLOPs": ("FLOPs", 1e6), "MMACs": ("FLOPs", 1e6), "us": ("s", 1e-6), "ms": ("s", 1e-3), "s": ("s", 1.0)}
-_PUBLISHED = Path(__file__).with_name("paper_results.json")
+# All points of the paper's figure, and those that its tables name.
+_FIGURE = Path(__file__).with_name("paper_figure.json")
+_RESULTS = Path(__file__).with_name("paper_results.json")
+# Colour, marker and line of published curves; the supernets' have those of their last letter. Latencies of the other
+# methods were published in whole milliseconds, at which lines would go up and down.
+_PUBLISHED_STYLES = {
+    "US-Net": ("0.6", "v", "none"),
+    "MutualNet": ("0.3", "s", "none"),
+    "F": ("C0", ".", ":"),
+    "G": ("C0", ".", ":"),
+    "C": ("C0", ".", ":"),
+    "M": ("C1", ".", ":"),
+}
+_OWN_COLORS = ("C3", "C2", "C4", "C5", "C6", "C8", "C9", "C7")
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,7 @@ class Curve:
         unit: Unit of the resources.
         points: Resource and top-1 in percent of each subnet.
         published: Whether the figures are the paper's instead of ours.
+        dataset: What the accuracies are of, for the title of a row of their own; None is ImageNet.
     """
 
     backbone: str
@@ -46,6 +64,7 @@ class Curve:
     unit: str
     points: tuple[tuple[float, float], ...]
     published: bool = False
+    dataset: str | None = None
 
     def in_unit_of_panel(self) -> tuple[list[float], list[float]]:
         """Resources in the panel's unit, increasing, and accuracies.
@@ -53,34 +72,69 @@ class Curve:
         Raises:
             ConfigError: The unit is unknown, or none of this metric.
         """
-        _, wanted = PANELS[self.metric]
-        kind, size = _UNITS.get(self.unit, (None, 1.0))
-        wanted_kind, wanted_size = _UNITS[wanted]
-        if kind != wanted_kind:
-            known = [unit for unit, (k, _) in _UNITS.items() if k == wanted_kind]
-            raise ConfigError(f"{self.label}: {self.metric} is in {self.unit!r}; it can be drawn from {known}")
+        try:
+            factor = factor_to_panel(self.metric, self.unit)
+        except ConfigError as error:
+            raise ConfigError(f"{self.label}: {error}") from error
         ordered = sorted(self.points)
-        return [resource * size / wanted_size for resource, _ in ordered], [accuracy for _, accuracy in ordered]
+        return [resource * factor for resource, _ in ordered], [accuracy for _, accuracy in ordered]
+
+
+def factor_to_panel(metric: str, unit: str) -> float:
+    """What a resource in ``unit`` is multiplied by, to be in the unit of the metric's panel.
+
+    Raises:
+        ConfigError: The unit is unknown, or none of this metric.
+    """
+    wanted_kind, wanted_size = _UNITS[PANELS[metric][1]]
+    kind, size = _UNITS.get(unit, (None, 1.0))
+    if kind != wanted_kind:
+        known = [name for name, (k, _) in _UNITS.items() if k == wanted_kind]
+        raise ConfigError(f"{metric} is in {unit!r}; it can be drawn from {known}")
+    return size / wanted_size
 
 
 def published_curves() -> list[Curve]:
-    """The points that the paper reports; ``paper_results.json`` names the source."""
-    curves = []
-    for result in json.loads(_PUBLISHED.read_text())["results"]:
-        backbone = result["supernet"].split("-")[1].lower()
-        points = tuple((float(resource), float(accuracy)) for resource, accuracy in result["points"])
-        curves.append(Curve(backbone, result["metric"], result["supernet"], result["unit"], points, published=True))
-    return curves
+    """All curves of the paper's figure: every subnet of the eight supernets, US-Net, MutualNet."""
+    backbones = {title: backbone for backbone, (title, _) in BACKBONES.items()}
+    return [
+        Curve(
+            backbones[series["backbone"]],
+            series["metric"],
+            series["method"],
+            series["unit"],
+            tuple((float(resource), float(accuracy)) for resource, accuracy in series["points"]),
+            published=True,
+        )
+        for series in json.loads(_FIGURE.read_text())["series"]
+    ]
 
 
-def figure_of_main_result(curves: Sequence[Curve]) -> Figure:
-    """Draw curves, each in the panel of its backbone and metric.
+def published_results(supernet: str) -> list[Curve]:
+    """The points that the paper's tables name of a supernet, e.g. ``"PSS-MBV1-F"``; a curve for each metric."""
+    return [
+        Curve(
+            supernet.split("-")[1].lower(),
+            result["metric"],
+            supernet,
+            result["unit"],
+            tuple((float(resource), float(accuracy)) for resource, accuracy in result["points"]),
+            published=True,
+        )
+        for result in json.loads(_RESULTS.read_text())["results"]
+        if result["supernet"] == supernet
+    ]
+
+
+def figure_of_main_result(curves: Sequence[Curve], compact: bool = False) -> Figure:
+    """Draw curves, each in the panel of its data, backbone and metric.
 
     Args:
         curves: At least one.
+        compact: Leave out rows and columns without curves.
 
     Returns:
-        A figure with a row of three panels for each backbone.
+        A figure with a row of three panels for each backbone, those of ImageNet first.
 
     Raises:
         ConfigError: There is nothing to draw, or a unit is unknown.
@@ -89,33 +143,61 @@ def figure_of_main_result(curves: Sequence[Curve]) -> Figure:
 
     if not curves:
         raise ConfigError("there is nothing to draw; give results, or the published points with --published")
-    rows = [row for row in BACKBONES if row != "r50" or any(curve.backbone == row for curve in curves)]
-    labels = list(dict.fromkeys(curve.label for curve in curves))
-    colors = {label: f"C{index % 10}" for index, label in enumerate(labels)}
-    figure = Figure(figsize=(13, 4 * len(rows) + 0.8), dpi=110, layout="constrained")
-    panels = figure.subplots(len(rows), len(PANELS), squeeze=False)
-    handles = {}
-    for row, backbone in enumerate(rows):
-        for column, (metric, (name, unit)) in enumerate(PANELS.items()):
+    found = list(dict.fromkeys((curve.dataset, curve.backbone) for curve in curves))
+    imagenet = [row for row in BACKBONES if (None, row) in found]
+    if imagenet and not compact:
+        imagenet = [row for row in BACKBONES if row != "r50" or row in imagenet]
+    rows = [(None, backbone) for backbone in imagenet] + [row for row in found if row[0] is not None]
+    columns = [metric for metric in PANELS if not compact or any(curve.metric == metric for curve in curves)]
+    colors = _choose_colors(curves)
+    size = (4.6 * len(columns), 4.3 * len(rows))
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
+    panels = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, (dataset, backbone) in enumerate(rows):
+        for column, metric in enumerate(columns):
             axes = panels[row][column]
+            name, unit = PANELS[metric]
             title, _ = BACKBONES[backbone]
+            title = title if dataset is None else f"{title}\n{dataset}"
             axes.set(title=title, xlabel=f"{name} ({unit.replace('us', 'µs')})", ylabel="top-1 (%)")
             axes.grid(alpha=0.3)
             for curve in curves:
-                if (curve.backbone, curve.metric) != (backbone, metric):
-                    continue
-                label = f"{curve.label} (published)" if curve.published else curve.label
-                style = dict(linestyle=":", marker="x", alpha=0.8) if curve.published else dict(marker="o", ms=4)
-                (line,) = axes.plot(*curve.in_unit_of_panel(), label=label, color=colors[curve.label], **style)
-                handles.setdefault(label, line)
-            if not axes.lines:
+                if (curve.dataset, curve.backbone, curve.metric) == (dataset, backbone, metric):
+                    _draw(axes, curve, colors[curve.label])
+            if axes.lines:  # below: there is no corner without points
+                axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="x-small")
+            elif dataset is not None:
+                axes.set_visible(False)
+            else:
                 axes.text(0.5, 0.5, "no results", transform=axes.transAxes, ha="center", color="0.5")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize="small")
     return figure
 
 
-def draw_main_result(curves: Sequence[Curve]) -> bytes:
+def _choose_colors(curves: Sequence[Curve]) -> dict[str, str]:
+    """A colour for each label; our curve of a published supernet has the published one's."""
+    labels = list(dict.fromkeys(curve.label for curve in curves))
+    published = {curve.label for curve in curves if curve.published}
+    own = itertools.cycle(_OWN_COLORS)
+    return {label: _published_style(label)[0] if label in published else next(own) for label in labels}
+
+
+def _published_style(label: str) -> tuple[str, str, str]:
+    """Colour, marker and line."""
+    return _PUBLISHED_STYLES[label if label in _PUBLISHED_STYLES else label.rpartition("-")[2]]
+
+
+def _draw(axes: Any, curve: Curve, color: str) -> None:
+    """A curve with its label; the published ones are thin, so that ours stand out."""
+    style: dict[str, Any] = dict(marker="o", ms=4, label=curve.label, zorder=3)
+    if curve.published:
+        _, marker, line = _published_style(curve.label)
+        size = 4 if marker == "." else 3
+        style = dict(marker=marker, ms=size, linestyle=line, lw=1, label=f"{curve.label} (published)")
+    axes.plot(*curve.in_unit_of_panel(), color=color, **style)
+
+
+def draw_main_result(curves: Sequence[Curve], compact: bool = False) -> bytes:
     """:func:`figure_of_main_result` as a PNG file."""
     buffer = io.BytesIO()
-    figure_of_main_result(curves).savefig(buffer, format="png")
+    figure_of_main_result(curves, compact).savefig(buffer, format="png")
     return buffer.getvalue()

@@ -12,6 +12,7 @@ import torch
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import activation_latency  # noqa: E402
 import autoslim  # noqa: E402
 import bundle  # noqa: E402
 import candidate_costs  # noqa: E402
@@ -128,3 +129,22 @@ def test_bundle():
     assert 1 < found["mbv2_bundle_over_largest"].value < 1.2
     assert found["mbv1_switch"].value > 0 and sum("forward" in name for name in found) == 4
     assert all("differ by 0e+00" in f.baseline for name, f in found.items() if name.endswith("forward"))
+
+
+def test_activation_latency():
+    found = figures(activation_latency.measure, blocks=3, rounds=1, threads=1)
+    assert list(found) == [
+        "relu6_over_relu", "relu6_over_relu_spread", "relu_again_over_relu", "relu_again_over_relu_spread",
+    ]  # fmt: skip
+    assert found["relu6_over_relu"].value > 0 and "3 random blocks of MobileNetV1" in found["relu6_over_relu"].baseline
+
+
+def test_activation_latency_compares_the_activations_alone():
+    block = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 1), torch.nn.Sequential(torch.nn.ReLU6(inplace=True)))
+    other = activation_latency.with_relu(block)
+    assert [type(m).__name__ for m in block.modules()][-1] == "ReLU6"
+    assert type(other[1][0]) is torch.nn.ReLU and other[1][0].inplace
+    images = torch.full((1, 3, 2, 2), 50.0)
+    expected = torch.relu(block[0](images))
+    assert expected.max() > 6
+    torch.testing.assert_close(other(images), expected)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,6 +10,17 @@ from types import SimpleNamespace
 import pytest
 
 TOOL = Path(__file__).resolve().parents[2] / "tools" / "converters" / "pssnet.py"
+
+# As the authors' program writes it: argv is rows, pickle, protocol, kind of number.
+PICKLE = """
+import collections, json, pickle, sys
+import numpy
+names = "block_type, in_size, cin, cout, cmid, kernel_size, stride, padding"
+BlockCfg = collections.namedtuple("BlockCfg", names)
+number = getattr(numpy, sys.argv[4], float)
+table = {BlockCfg(*row[:-1]): number(row[-1]) for row in json.load(open(sys.argv[1]))}
+pickle.dump(table, open(sys.argv[2], "wb"), protocol=int(sys.argv[3]))
+"""
 
 
 @pytest.fixture
@@ -46,3 +59,18 @@ def refuses(convert, tmp_path):
         assert not list(tmp_path.glob(".kept*")) and not (tmp_path / "executed").exists()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def write_pickle(tmp_path_factory):
+    """``write_pickle(rows)``: a table in the authors' format, made by another process."""
+
+    def write(rows, protocol=4, number="float64"):
+        folder = tmp_path_factory.mktemp("pickle")
+        (folder / "rows.json").write_text(json.dumps(rows))
+        path = folder / "theirs.pkl"
+        command = [sys.executable, "-c", PICKLE, folder / "rows.json", path, str(protocol), number]
+        subprocess.run(command, check=True)
+        return path
+
+    return write

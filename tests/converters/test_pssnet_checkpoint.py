@@ -394,9 +394,13 @@ BAD_CONTENTS = {
     "a model of another shape": (dict(model=[1]), ["not a state dict"]),
     "an empty model": (dict(model={}), ["features.0.0.weight is missing"]),
     "another network": (dict(model={"conv1.weight": torch.zeros(1)}), ["MobileNetV2", "conv1.weight"]),
-    "MobileNetV1": (
-        dict(model={f"module.features.{n}.body.0.weight": torch.zeros(1) for n in range(14)}),
-        ["MobileNetV1", "13 blocks"],
+    "neither MobileNetV1 nor V2": (
+        dict(model={f"module.features.{n}.body.0.weight": torch.zeros(1) for n in range(30)}),
+        ["MobileNetV1 or MobileNetV2", "'module.features.0.body.0.weight'"],
+    ),
+    "a tensor twice": (
+        dict(model={name: torch.zeros(1) for name in ("module.features.0.0.weight", "features.0.0.weight")}),
+        ["another tensor of the same meaning", "'features.0.0.weight'"],
     ),
 }
 

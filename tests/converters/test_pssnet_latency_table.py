@@ -7,8 +7,6 @@ import json
 import os
 import pickle
 import pickletools
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -20,36 +18,11 @@ from pss_razor.estimators import LatencyEstimator
 from pss_razor.estimators.latency_table import BlockGeometry, LatencyTable
 
 GROUPS = ("stem", *(f"stage{stage}" for stage in range(1, 8)))
-# As the authors' program writes it: argv is rows, pickle, protocol, kind of number.
-PICKLE = """
-import collections, json, pickle, sys
-import numpy
-names = "block_type, in_size, cin, cout, cmid, kernel_size, stride, padding"
-BlockCfg = collections.namedtuple("BlockCfg", names)
-number = getattr(numpy, sys.argv[4], float)
-table = {BlockCfg(*row[:-1]): number(row[-1]) for row in json.load(open(sys.argv[1]))}
-pickle.dump(table, open(sys.argv[2], "wb"), protocol=int(sys.argv[3]))
-"""
 ROWS = [
     ["Conv2d", 224, 3, 32, None, 3, 2, 1, 625.5],
     ["MBV2Block", 112, 32, 16, 32, None, 1, None, 1191.25],
     ["Linear", 1, 1280, 1000, None, None, None, None, 55.0],
 ]
-
-
-@pytest.fixture(scope="session")
-def write_pickle(tmp_path_factory):
-    """``write_pickle(rows)``: a table in the authors' format, made by another process."""
-
-    def write(rows, protocol=4, number="float64"):
-        folder = tmp_path_factory.mktemp("pickle")
-        (folder / "rows.json").write_text(json.dumps(rows))
-        path = folder / "theirs.pkl"
-        command = [sys.executable, "-c", PICKLE, folder / "rows.json", path, str(protocol), number]
-        subprocess.run(command, check=True)
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize(("protocol", "number"), [(3, "float64"), (4, "float32"), (5, "float64"), (2, "float")])

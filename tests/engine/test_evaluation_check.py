@@ -92,7 +92,7 @@ def test_selection_images_of_other_classes(make_runner, tmp_path, straight):
     selection = copy.deepcopy(config.val_dataloader)
     selection.dataset.type = "ThreeDigits"
     with pytest.raises(DataError, match=r"test_cfg\.selection_dataloader: the dataset has 3 classes, the head 10"):
-        make_runner(tmp_path / "b", {"test_cfg.selection_dataloader": selection}).test()
+        make_runner(tmp_path / "b", {"test_cfg": {**config.test_cfg, "selection_dataloader": selection}}).test()
 
 
 def test_the_check_changes_nothing(make_runner, tmp_path, assert_same):

@@ -173,7 +173,8 @@ def test_subnets_are_chosen_on_selection_images_and_measured_on_test_images(make
     paper.test()
     selection = copy.deepcopy(paper.cfg.test_dataloader)
     selection.dataset.update(split="train", indices=-60)
-    options = {"load_from": str(straight / "epoch_3.pth"), "test_cfg.selection_dataloader": selection}
+    test_cfg = {**paper.cfg.test_cfg, "selection_dataloader": selection}
+    options = {"load_from": str(straight / "epoch_3.pth"), "test_cfg": test_cfg}
     runner = make_runner(tmp_path / "own", options)
     metrics = runner.test()
     results = runner.test_loop.results

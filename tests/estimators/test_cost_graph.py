@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 
 import numpy as np
+import pssnet_mbv1
 import pytest
 import torch
 from torch import nn
@@ -340,6 +341,32 @@ class Optional(nn.Module):
     def active(self, subnet):
         self.choices = dict(subnet)
         yield
+
+
+class TestGeometries:
+    """What a latency depends on, against spaces that are enumerated by hand."""
+
+    def test_mobilenet_v1_has_the_blocks_of_the_authors_table(self, build_algorithm):
+        found = find_geometries(build_algorithm("pss_mbv1_flops").cost_graph)
+        assert len(found) == 14590 and sum(geometry.block_type == "MBV1Block" for geometry in found) == 14531
+        assert {tuple(geometry) for geometry in found} == set(pssnet_mbv1.all_blocks())
+
+    def test_a_block_that_does_not_expand_keeps_its_hidden_width_where_its_kind_has_one(self, imagenet_mbv2):
+        blocks = [g for g in find_geometries(imagenet_mbv2.cost_graph) if g.block_type == "MBV2Block"]
+        assert {g.cmid == g.cin for g in blocks} == {True, False}
+        assert all(g.cmid == (g.cin if g.cout == 16 else 6 * g.cin) for g in blocks)
+
+    def test_bottlenecks_have_one(self, build_algorithm):
+        graph = build_algorithm("pss_r50_flops").cost_graph
+        assert all(block.mid_channels is not None for block in graph.blocks if block.block_type == "Bottleneck")
+
+    def test_a_kind_of_block_without_a_hidden_width_of_its_own(self):
+        block = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.Conv2d(3, 5, 1))
+        block.latency_block = "Separable"
+        space = SearchSpace([Dimension("a", "value", (1,))])
+        graph = read_cost_graph(nn.Sequential(block), space, lambda subnet: contextlib.nullcontext(), input_size=8)
+        (geometry,) = find_geometries(graph)
+        assert tuple(geometry) == ("Separable", 8, 3, 5, None, None, 1, None)
 
 
 def test_sum_of_terms_by_hand(imagenet_mbv2):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from pss_razor.core import ConfigError, Subnet
 from pss_razor.estimators import BlockGeometry, LatencyEstimator, LatencyTable, latency_cost
 from pss_razor.estimators.inference_backends import BACKENDS, get_backend
-from pss_razor.estimators.measure import _static_block, find_geometries, measure_blocks
+from pss_razor.estimators.measure import find_geometries, measure_blocks, static_block
 
 CONV = BlockGeometry("Conv2d", 32, 3, 24, None, 3, 2, 1)
 BLOCK = BlockGeometry("MBV2Block", 16, 24, 16, 24, None, 1, None)
@@ -39,7 +40,7 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("{", "is not JSON"), ("[]", "not a latency table"), ('{"format": 2}', "not a latency table of format 1")],
+        [("{", "is not JSON"), ("[]", "not a latency table"), ('{"format": 3}', "not a latency table of format 2")],
     )
     def test_another_file(self, tmp_path, text, message):
         (tmp_path / "table.json").write_text(text)
@@ -54,6 +55,46 @@ class TestFile:
             path.write_text(json.dumps({**document, "rows": [row]}))
             with pytest.raises(ConfigError, match="row"):
                 LatencyTable.load(path)
+
+    def test_the_hidden_widths_that_version_0_1_wrote(self, tmp_path):
+        """Format 1 has the input width as the hidden one of separable blocks; in MobileNetV2's kind that means it."""
+        rows = [
+            ["Conv2d", 128, 3, 24, None, 3, 2, 1, 1.0],
+            ["MBV1Block", 64, 24, 48, 24, None, 1, None, 2.0],
+            ["MBV1Block", 64, 32, 48, 32, None, 1, None, 3.0],
+            ["MBV2Block", 64, 24, 16, 24, None, 1, None, 4.0],
+            ["MBV2Block", 64, 16, 24, 96, None, 2, None, 5.0],
+            ["Linear", 1, 768, 1000, None, None, None, None, 6.0],
+        ]
+        path = tmp_path / "table.json"
+        LatencyTable({}, "cpu").save(path)
+        document = json.loads(path.read_text())
+        path.write_text(json.dumps({**document, "format": 1, "rows": rows}))
+        expected = {
+            ("Conv2d", 128, 3, 24, None, 3, 2, 1): 1.0,
+            ("MBV1Block", 64, 24, 48, None, None, 1, None): 2.0,
+            ("MBV1Block", 64, 32, 48, None, None, 1, None): 3.0,
+            ("MBV2Block", 64, 24, 16, 24, None, 1, None): 4.0,
+            ("MBV2Block", 64, 16, 24, 96, None, 2, None): 5.0,
+            ("Linear", 1, 768, 1000, None, None, None, None): 6.0,
+        }
+        table = LatencyTable.load(path)
+        assert table.latencies_us == expected
+        table.save(path)
+        assert json.loads(path.read_text())["format"] == 2 and LatencyTable.load(path) == table
+        # In format 2 a row means what it says.
+        path.write_text(json.dumps({**document, "rows": rows}))
+        assert list(LatencyTable.load(path).latencies_us) == [tuple(row[:-1]) for row in rows]
+
+    def test_the_shipped_mobilenet_v1_table_of_version_0_1(self, load_config, tmp_path):
+        """As it was before its rows were converted, it is the same table."""
+        path = tmp_path / "table.json"
+        shipped = load_config("pss_mbv1_cpu").model.estimators.latency_cpu.table
+        document = json.loads(Path(shipped).read_text())
+        rows = [[*r[:4], r[2] if r[0] == "MBV1Block" else None, *r[5:]] for r in document["rows"]]
+        path.write_text(json.dumps({**document, "format": 1, "rows": rows}))
+        assert sum(row[4] is not None for row in rows) > 1000
+        assert LatencyTable.load(path) == LatencyTable.load(shipped)
 
     def test_missing(self, tmp_path):
         with pytest.raises(ConfigError, match=r"no\.json does not exist"):
@@ -164,6 +205,23 @@ class TestMeasuring:
         for name, tensor in algorithm.state_dict().items():
             assert torch.equal(tensor, before[name])
 
+    @pytest.mark.parametrize(
+        ("config", "conv", "activation"),
+        [
+            ("pss_mbv1_flops_digits", "backbone.stem.conv", torch.nn.ReLU6),
+            ("pss_mbv2_flops_digits", "backbone.conv2.conv", torch.nn.ReLU6),
+            ("pss_r50_flops_digits", "backbone.conv1", torch.nn.ReLU),
+        ],
+    )
+    def test_a_conv_is_followed_by_what_follows_it_in_the_network(self, build_algorithm, config, conv, activation):
+        algorithm = build_algorithm(config)
+        blocks = find_geometries(algorithm.cost_graph)
+        geometry, place = next((g, place) for g, place in blocks.items() if place[0] == conv)
+        block, images = static_block(algorithm.architecture, algorithm.mutator.active, *place, geometry, "cpu", 1)
+        leaves = [type(module) for module in block.modules() if not list(module.children())]
+        assert leaves == [torch.nn.Conv2d, torch.nn.BatchNorm2d, activation]
+        assert block(images).shape[1] == geometry.cout
+
     def test_backends_run_the_same_block(self, build_algorithm):
         pytest.importorskip("onnxruntime")
         algorithm = build_algorithm("pss_mbv2_flops_digits")
@@ -172,7 +230,7 @@ class TestMeasuring:
         found = []
         for name in BACKENDS:
             torch.manual_seed(0)
-            block, images = _static_block(
+            block, images = static_block(
                 algorithm.architecture, algorithm.mutator.active, *blocks[geometry], geometry, "cpu", 2
             )
             with torch.inference_mode():

@@ -78,6 +78,25 @@ def call(monkeypatch, capfd, tmp_path):
     return run
 
 
+@pytest.fixture
+def run_tool(root, monkeypatch, capfd):
+    """``run_tool("plot_main_result.py", …)``: a tool without a config in this process, as a shell would see it."""
+
+    def run(tool: str, *args: object) -> SimpleNamespace:
+        monkeypatch.syspath_prepend(str(root / "tools"))
+        monkeypatch.setattr(sys, "argv", [tool, *map(str, args)])
+        capfd.readouterr()
+        code = None
+        try:
+            runpy.run_path(str(root / "tools" / tool), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+        out, err = capfd.readouterr()
+        return SimpleNamespace(out=out, err=err + (code if isinstance(code, str) else ""), code=int(code is not None))
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
     """The environment of subprocesses: one thread each, and this Python."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -14,32 +13,13 @@ PSS = "custom_hooks = [dict(type='PrioritizedPoolSamplerHook', pool_size=2)]\n"
 MUTUALNET = "custom_hooks = [dict(type='BaselineSamplerHook', method='mutualnet')]\n"
 
 
-@pytest.fixture
-def run_tool(root, monkeypatch, capfd):
-    """A tool in this process, as a shell would see it."""
-
-    def run(tool, *args):
-        monkeypatch.syspath_prepend(str(root / "tools"))
-        monkeypatch.setattr(sys, "argv", [tool, *map(str, args)])
-        capfd.readouterr()
-        code = None
-        try:
-            runpy.run_path(str(root / "tools" / tool), run_name="__main__")
-        except SystemExit as exit_:
-            code = exit_.code
-        out, err = capfd.readouterr()
-        return SimpleNamespace(out=out, err=err + (code if isinstance(code, str) else ""), code=int(code is not None))
-
-    return run
-
-
 def fails(done, *words):
     assert done.code == 1 and "Traceback" not in done.err
     line = done.err.splitlines()[-1]
     assert line.startswith("error:") and all(word in line for word in words), line
 
 
-@pytest.mark.parametrize("tool", ["compare_samplers.py", "plot_main_result.py"])
+@pytest.mark.parametrize("tool", ["compare_samplers.py", "plot_main_result.py", "reproduce_released.py"])
 def test_help_answers_without_importing_torch(root, tool):
     program = f"""
 import runpy, sys
@@ -133,7 +113,7 @@ def test_compares_and_continues(spawn, configs, tmp_path):
 # plot_main_result.py
 
 
-def write_results(path, model="SlimmableMobileNetV2", metric="flops", unit="MFLOPs"):
+def write_results(path, model="SlimmableMobileNetV2", metric="flops", unit="MFLOPs", **data):
     subnets = [
         dict(name="largest", metric=None, target=None, resources={metric: 300.0}, metrics={"accuracy/top1": 73.0}),
         *(
@@ -141,7 +121,7 @@ def write_results(path, model="SlimmableMobileNetV2", metric="flops", unit="MFLO
             for t, d, a in [(100, 1.0, 65.0), (100, 2.0, 66.0), (200, 0.5, 70.0)]
         ),
     ]
-    document = {"format": 1, "units": {metric: unit}, "subnets": subnets}
+    document = {"format": 1, "units": {metric: unit}, "dataset_size": 50000, "subnets": subnets, **data}
     path.write_text(json.dumps(document | ({"model": model} if model else {})))
     return path
 
@@ -177,7 +157,22 @@ def test_draws_the_best_of_every_target(run_tool, drawn, tmp_path):
 def test_published_points_are_drawn_by_default(run_tool, drawn, tmp_path):
     done = run_tool("plot_main_result.py", "--out", tmp_path / "figure.png")
     assert done.code == 0, done.err
-    assert len(drawn) == 12 and all(curve.published for curve in drawn)
+    assert len(drawn) == 24 and all(curve.published for curve in drawn)
+
+
+def test_results_on_other_data_are_told_by_their_classes_and_size(run_tool, drawn, tmp_path):
+    data = [
+        (dict(), None),
+        (dict(dataset="ImageFolder", num_classes=1000), None),
+        (dict(dataset="ImageFolder", num_classes=3), "ImageFolder, 3 classes, 50000 images"),
+        (dict(dataset="CIFAR10", num_classes=10, dataset_size=10000), "CIFAR10, 10 classes, 10000 images"),
+        (dict(dataset="ImageFolder", num_classes=1000, dataset_size=10000), "ImageFolder, 1000 classes, 10000 images"),
+        (dict(dataset_size=360), "other data, 360 images"),  # of version 0.1
+    ]
+    files = [f"{n}={write_results(tmp_path / f'{n}.json', **own)}" for n, (own, _) in enumerate(data)]
+    done = run_tool("plot_main_result.py", "--results", *files, "--out", tmp_path / "f.png")
+    assert done.code == 0, done.err
+    assert [curve.dataset for curve in drawn if not curve.published] == [expected for _, expected in data]
 
 
 def test_bad_results(run_tool, tmp_path):
@@ -212,3 +207,4 @@ def test_results_of_an_evaluation_name_their_backbone(call, tiny, trained, run_t
     assert done.code == 0, done.err
     (curve,) = drawn
     assert (curve.backbone, curve.metric, curve.unit) == ("mbv2", "flops", "MFLOPs") and len(curve.points) >= 1
+    assert curve.dataset == "Digits, 10 classes, 48 images"

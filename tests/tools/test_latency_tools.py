@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pss_razor.engine.launch import build_supernet, load_config
 from pss_razor.estimators import LatencyTable
+from pss_razor.estimators.interpolation import choose_subset
+from pss_razor.estimators.measure import describe_machine, find_geometries
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "pss" / "pss_mbv2_flops_digits.py"
@@ -52,6 +55,29 @@ def test_a_subset_is_measured_and_the_interpolation_checked(call, tmp_path):
     assert report["of_blocks"] == 233 and report["measured_blocks"] == len(table.latencies_us)
     assert report["checked_blocks"] == 48 and 0 < report["median_error"] <= report["worst_error"]
     assert "interpolation, on 48 others: median error" in done.out
+
+
+@pytest.mark.parametrize("left_out", [10, 0])
+def test_fewer_are_left_out_than_the_check_takes(call, tmp_path, left_out):
+    """An interrupted run with a larger --max-blocks has measured nearly all of 233 blocks, or all."""
+    _, _, graph = build_supernet(load_config(str(CONFIG), None, "none", None))
+    subset = choose_subset(graph, 90)
+    others = [geometry for geometry in find_geometries(graph) if geometry not in subset]
+    assert len(others) > 100
+    path = tmp_path / "table.json"
+    provenance = describe_machine("cpu", "torch") | dict(batch=1, reference_us=1000.0, interpolation={"of_blocks": 1})
+    known = [*subset, *others[left_out:]]
+    LatencyTable(dict.fromkeys(known, 100.0), "cpu", provenance).save(path)
+    done = run(call, "build_table.py", CONFIG, "--device", "cpu", "--out", path, "--rounds", 1, "--max-blocks", 90)
+    assert done.code == 0, done.err
+    table = LatencyTable.load(path)
+    assert table.interpolate is (left_out > 0) and set(table.latencies_us) == set(known)
+    report = table.provenance.get("interpolation")
+    if left_out:
+        assert (report["checked_blocks"], report["measured_blocks"], report["of_blocks"]) == (10, 223, 233)
+        assert "interpolation, on 10 others: median error" in done.out
+    else:
+        assert report is None
 
 
 @pytest.mark.slow

@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from pss_razor.core import ConfigError
-from pss_razor.visualization import Curve, draw_main_result, figure_of_main_result, published_curves
+from pss_razor.visualization import (
+    Curve,
+    draw_main_result,
+    figure_of_main_result,
+    published_curves,
+    published_results,
+)
 
 
 def lines(figure):
@@ -48,16 +54,61 @@ def test_resnet_has_a_row_if_there_are_results_of_it():
     assert lines(figure)["ResNet-50", "FLOPs (MFLOPs)"] == {"r": [(4000, 77)]}
 
 
-def test_published_points(reference):
-    results = json.loads((reference / "paper_results.json").read_text())["results"]
+X_LABELS = {"flops": "FLOPs (MFLOPs)", "latency_gpu": "GPU latency (µs)", "latency_cpu": "CPU latency (ms)"}
+
+
+def test_all_published_points(reference):
+    """Every point of the authors' figure: the supernets', US-Net's and MutualNet's."""
+    series = json.loads((reference / "paper_figure.json").read_text())["series"]
+    assert len(series) == 24 and sum(len(s["points"]) for s in series) > 500
     panels = lines(figure_of_main_result(published_curves()))
-    x_labels = {"flops": "FLOPs (MFLOPs)", "latency_gpu": "GPU latency (µs)", "latency_cpu": "CPU latency (ms)"}
-    for result in results:
-        title = "MobileNetV1" if "MBV1" in result["supernet"] else "MobileNetV2"
-        drawn = panels[title, x_labels[result["metric"]]].pop(f"{result['supernet']} (published)")
-        # MMACs, us and ms are the panels' units
-        np.testing.assert_allclose(drawn, sorted(result["points"]))
+    for own in series:  # MMACs, us and ms are the panels' units
+        drawn = panels[own["backbone"], X_LABELS[own["metric"]]].pop(f"{own['method']} (published)")
+        np.testing.assert_allclose(drawn, sorted(own["points"]))
     assert not any(panels.values()) and len(panels) == 6
+
+
+def test_points_of_the_tables(reference):
+    results = json.loads((reference / "paper_results.json").read_text())["results"]
+    supernets = {result["supernet"] for result in results}
+    found = [curve for supernet in supernets for curve in published_results(supernet)]
+    assert len(supernets) == 8 and len(found) == len(results) == 12 and all(curve.published for curve in found)
+    by_key = {(curve.label, curve.metric): curve for curve in found}
+    for result in results:
+        curve = by_key[result["supernet"], result["metric"]]
+        assert (curve.backbone, curve.unit) == (result["supernet"][4:8].lower(), result["unit"])
+        assert [list(point) for point in curve.points] == result["points"]
+
+
+def test_other_data_have_axes_of_their_own():
+    """At 99 % and 5 MFLOPs, which would squeeze the published curves into a corner."""
+    digits = Curve("mbv2", "flops", "D", "MFLOPs", ((2.0, 97.0), (5.0, 99.0)), dataset="Digits, 10 classes")
+    published = published_curves()
+    alone, figure = figure_of_main_result(published), figure_of_main_result([*published, digits, *OURS])
+    assert len(figure.axes) == len(alone.axes) + 3
+    for axes in figure.axes[:6]:
+        assert "D" not in {line.get_label() for line in axes.lines}
+        assert axes.get_ylim()[1] < 80
+    own = figure.axes[6]
+    assert own.get_title() == "MobileNetV2\nDigits, 10 classes"
+    assert [list(zip(*line.get_data(), strict=True)) for line in own.lines] == [[(2, 97), (5, 99)]]
+    assert [axes.get_visible() for axes in figure.axes[6:]] == [True, False, False]
+    assert len(figure_of_main_result([digits]).axes) == 3  # no empty rows of ImageNet
+
+
+def test_compact_leaves_out_what_is_empty():
+    titles = {axes.get_title(): axes for axes in figure_of_main_result(OURS[:1], compact=True).axes}
+    assert list(titles) == ["MobileNetV2"] and titles["MobileNetV2"].get_xlabel() == "FLOPs (MFLOPs)"
+
+
+def test_legends_cover_no_points():
+    figure = figure_of_main_result([*published_curves(), *OURS])
+    figure.canvas.draw()
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        labels = {text.get_text() for text in legend.get_texts()}
+        assert labels == {line.get_label() for line in axes.lines}
+        assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 
 def test_published_points_are_marked_and_in_the_colour_of_ours():
@@ -67,14 +118,15 @@ def test_published_points_are_marked_and_in_the_colour_of_ours():
     by_label = {line.get_label(): line for line in axes.lines}
     published, own = by_label["PSS-MBV2-F (published)"], by_label["PSS-MBV2-F"]
     assert published.get_color() == own.get_color() and published.get_marker() != own.get_marker()
-    assert len(axes.lines) == 3  # and PSS-MBV2-M
+    assert len(axes.lines) == 5  # and PSS-MBV2-M, US-Net, MutualNet
 
 
-def test_the_data_name_their_source():
+@pytest.mark.parametrize("name", ["paper_results.json", "paper_figure.json"])
+def test_the_data_name_their_source(name):
     import pss_razor.visualization
 
-    document = json.loads(Path(pss_razor.visualization.__file__).with_name("paper_results.json").read_text())
-    assert "2109.05432" in document["source"] and "not measured here" in document["note"]
+    document = json.loads(Path(pss_razor.visualization.__file__).with_name(name).read_text())
+    assert "2109.05432" in document["source"] and "not measured here" in document["note"].lower()
 
 
 @pytest.mark.parametrize("unit", ["MFLOPs", "minutes"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-DEFAULT_CONFIG = Path(__file__).resolve().parents[2] / "configs" / "pss" / "pss_mbv2_flops.py"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,10 +19,12 @@ def parse_args() -> argparse.Namespace:
     checkpoint = commands.add_parser(
         "checkpoint", help="weights, BN statistics and pools, to test and export; training cannot be resumed from it"
     )
-    checkpoint.add_argument("input", metavar="IN", help="checkpoint of the authors' program, MobileNetV2")
+    checkpoint.add_argument("input", metavar="IN", help="checkpoint of the authors' program")
     checkpoint.add_argument("output", metavar="OUT", help="checkpoint of this project, .pth")
     checkpoint.add_argument(
-        "--config", help="config that the result is for (default: pss_mbv2_flops.py with the file's number of classes)"
+        "--config",
+        help="config that the result is for (default: the one of the file's backbone and metrics in configs/pss, with "
+        "the file's number of classes)",
     )
     checkpoint.add_argument("--cfg-options", nargs="+", metavar="KEY=VALUE", help="override settings of the config")
     table = commands.add_parser("latency-table", help="measured latencies of blocks")
@@ -35,36 +37,19 @@ def parse_args() -> argparse.Namespace:
 
 def convert_checkpoint(args: argparse.Namespace) -> None:
     """``pssnet.py checkpoint``."""
-    import io
-
-    import torch
-
-    from pss_razor.converters import PSSNetCheckpoint
-    from pss_razor.core import ConfigError, atomic_write
-    from pss_razor.engine.checkpoint import check_state_dict
+    from pss_razor.converters import RELEASED_MODELS, PSSNetCheckpoint, find_released_model, import_checkpoint
     from pss_razor.engine.launch import load_config
-    from pss_razor.models import PSS
-    from pss_razor.registry import MODELS
-
-    from mmengine.registry import init_default_scope
 
     source = PSSNetCheckpoint.read(args.input)
-    config = load_config(args.config or str(DEFAULT_CONFIG), args.cfg_options, "none", None)
-    classes = f"model.architecture.head.num_classes={source.num_classes}"
+    name = args.config
+    if name is None:
+        name = str(CONFIGS / RELEASED_MODELS[find_released_model(source.layout.backbone, source.pools)].config)
+    config = load_config(name, args.cfg_options, "none", None)
     if args.config is None:
         config.merge_from_dict({"model.architecture.head.num_classes": source.num_classes})
-    init_default_scope(config.get("default_scope", "mmrazor"))
-    algorithm = MODELS.build(config.model)
-    if not isinstance(algorithm, PSS):
-        raise ConfigError(f"the model of {args.config} is a {type(algorithm).__name__}; pools need type='PSS'")
-    check_state_dict(algorithm, source.weights)
-    checkpoint, notes = source.convert(algorithm)
-    buffer = io.BytesIO()
-    torch.save(checkpoint, buffer)
-    atomic_write(args.output, buffer.getvalue())
-    print(*notes, sep="\n")
-    config_name = args.config or f"{DEFAULT_CONFIG} --cfg-options {classes}"
-    print(f"wrote {args.output}, for {config_name}; to test and export, not to resume a training")
+        name += f" --cfg-options model.architecture.head.num_classes={source.num_classes}"
+    print(*import_checkpoint(source, config, args.output), sep="\n")
+    print(f"wrote {args.output}, for {name}; to test and export, not to resume a training")
 
 
 def convert_latency_table(args: argparse.Namespace) -> None:

@@ -69,6 +69,7 @@ def main() -> None:
                 raise ConfigError(f"{out} was measured with another {changed or 'device'}; choose another --out")
             latencies_us.update(before.latencies_us)
             provenance = dict(before.provenance)
+            provenance.pop("interpolation", None)  # was checked on blocks that were left out then
             spreads = [provenance.get("median_relative_spread", 0.0)] * len(latencies_us)
         out.parent.mkdir(parents=True, exist_ok=True)
         supernet, mutator, graph = build_supernet(config)
@@ -79,7 +80,9 @@ def main() -> None:
         provenance["reference_us"] = speed.reference_us
         places = find_geometries(graph)
         subset = choose_subset(graph, args.max_blocks)
-        interpolate = len(subset) < len(places)
+        # An earlier run may have measured more.
+        others = [g for g in places if g not in subset and g not in latencies_us]
+        interpolate = bool(others)
 
         def measure(geometries, description):
             """Timings of blocks, chunk by chunk, with a bar."""
@@ -105,7 +108,7 @@ def main() -> None:
         print(f"{out}: {len(latencies_us)} blocks of {len(places)}, median spread {np.median(spreads):.1%}")
         table = save()
         if interpolate:
-            left_out = random.Random(0).sample([g for g in places if g not in latencies_us], 48)
+            left_out = random.Random(0).sample(others, min(48, len(others)))
             interpolated = block_latencies(table, graph)
             (timings,) = measure(left_out, "check of the interpolation")
             errors = [abs(interpolated[g] / (timings[g].median_us / args.batch) - 1) for g in left_out]
@@ -117,7 +120,8 @@ def main() -> None:
                 "worst_error": round(float(np.max(errors)), 4),
             }
             save()
-            print(f"interpolation, on 48 others: median error {np.median(errors):.1%}, worst {np.max(errors):.1%}")
+            median, worst = np.median(errors), np.max(errors)
+            print(f"interpolation, on {len(errors)} others: median error {median:.1%}, worst {worst:.1%}")
         print("check it on whole subnets with tools/latency/verify_table.py")
 
 

@@ -21,7 +21,8 @@ from mmrazor.models.mutables import OneShotMutableChannelUnit
 class SlimmableMobileNetV1(BaseBackbone):
     """MobileNetV1 (arXiv 1704.04861) with the search groups ``stem``, ``block1`` … ``block13``.
 
-    A block is a depthwise 3×3 conv, as wide as its input, and a 1×1 conv to the block's width, each with BN and ReLU.
+    A block is a depthwise 3×3 conv, as wide as its input, and a 1×1 conv to the block's width, each with BN and ReLU6
+    (as in PSS-Net; the original has ReLU).
     Every width is its base width times a multiplier uniform in ``width_range``, rounded by
     :func:`~pss_razor.core.make_divisible`.
 
@@ -60,7 +61,7 @@ class SlimmableMobileNetV1(BaseBackbone):
         layer: dict[str, Any] = dict(
             conv_cfg=dict(type="mmrazor.SlicedConv2d"),
             norm_cfg=dict(type="mmrazor.SlicedBatchNorm2d"),
-            act_cfg=act_cfg or dict(type="ReLU"),
+            act_cfg=act_cfg or dict(type="mmrazor.LeanReLU6"),
         )
         self.stem = ConvModule(3, self.stem_width, 3, stride=2, padding=1, **layer)
         self.blocks = nn.ModuleList()
