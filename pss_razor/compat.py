@@ -19,6 +19,7 @@ from unittest import mock
 from pss_razor.core import atomic_write
 
 _QUANTIZATION = "mmrazor.structures.quantization"
+_fused_sgd_hook: Any = None
 
 
 def apply() -> None:
@@ -26,6 +27,7 @@ def apply() -> None:
     _stand_in_for_quantization()
     _allow_mmengine_checkpoints()
     _make_local_writes_atomic()
+    _skip_first_steps_of_fused_sgd()
 
 
 def _stand_in_for_quantization() -> None:
@@ -100,6 +102,38 @@ def _make_local_writes_atomic() -> None:
             self.put(obj.encode(encoding), filepath)
 
     register_backend("local", AtomicLocalBackend, force=True, prefixes="")
+
+
+def _skip_first_steps_of_fused_sgd() -> None:
+    """Let torch's fused SGD leave nothing behind where its first step is skipped.
+
+    ``GradScaler`` says on the device, by ``found_inf``, that gradients overflowed. The fused kernel then writes
+    nothing, but the momentum that was allocated for it without initialising counts as that of a first step. Without
+    gradients the step does nothing at all, as that of an optimizer that is not fused. The device is read only until
+    there is momentum.
+    """
+    import torch
+    from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+    global _fused_sgd_hook
+
+    def skip(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is None or not isinstance(optimizer, torch.optim.SGD):
+            return
+        starting = [
+            parameter
+            for group in optimizer.param_groups
+            if group["fused"] and group["momentum"]
+            for parameter in group["params"]
+            if parameter.grad is not None and optimizer.state.get(parameter, {}).get("momentum_buffer") is None
+        ]
+        if starting and found_inf.item():
+            for parameter in starting:
+                parameter.grad = None
+
+    if _fused_sgd_hook is None:
+        _fused_sgd_hook = register_optimizer_step_pre_hook(skip)
 
 
 @contextlib.contextmanager

@@ -90,6 +90,20 @@ class TestStillNeeded:
                 from mmengine.config import Config
                 Config.fromstring("_base_ = 'mmcls::_base_/default_runtime.py'", ".py")
 
+            def first_step_skipped():
+                import torch
+                torch.use_deterministic_algorithms(True)  # memory that is not initialised holds NaN
+                parameter = torch.nn.Parameter(torch.ones(2))
+                optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=True)
+                scaler = torch.amp.GradScaler("cpu")
+                for factor in (float("inf"), 1.0):
+                    scaler.scale((parameter * factor).sum()).backward()
+                    scaler.step(optimizer)
+                    scaler.update()
+                    optimizer.zero_grad()
+                outcome["parameter after a skipped and a taken step"] = str(parameter[0].item())
+
+            attempt("fused SGD", first_step_skipped)
             attempt("import mmrazor.models", import_mmrazor)
             attempt("load", load)
             attempt("cross-package config", cross_package_config)
@@ -111,6 +125,9 @@ class TestStillNeeded:
         assert without["cross-package config"] == "works"
         assert without["cross-package config without pkg_resources"] == "ModuleNotFoundError"
         assert int(version("setuptools").split(".")[0]) < 81
+
+    def test_fused_sgd_starts_from_memory_that_is_not_initialised(self, without):
+        assert without["parameter after a skipped and a taken step"] == "nan"
 
     def test_mmengines_local_backend_is_not_atomic(self, tmp_path):
         """It opens the final name: a write that fails leaves neither the old nor the new content."""
@@ -354,6 +371,105 @@ class TestAtomicWrites:
         link.symlink_to(target)
         get_file_backend(str(link)).put(b"new", str(link))
         assert link.is_symlink() and target.read_bytes() == b"new"
+
+
+def sgd_by_hand(start, gradients, lr, momentum, weight_decay=0.0, dampening=0.0, nesterov=False):
+    """SGD by its definition in float64; a gradient that is not finite is no step."""
+    parameter, velocity = start.astype(np.float64), None
+    for gradient in gradients:
+        if not np.isfinite(gradient).all():
+            continue
+        gradient = gradient + weight_decay * parameter
+        velocity = gradient if velocity is None else momentum * velocity + (1 - dampening) * gradient
+        parameter = parameter - lr * (gradient + momentum * velocity if nesterov else velocity)
+    return parameter
+
+
+@pytest.fixture
+def garbage(monkeypatch):
+    """Memory that is not initialised holds NaN."""
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("garbage")
+class TestFusedSGD:
+    OPTIONS = (
+        dict(lr=0.1, momentum=0.9),
+        dict(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+        dict(lr=0.1, momentum=0.8, dampening=0.3, weight_decay=0.01),
+        dict(lr=0.1, momentum=0.0),
+    )
+
+    @staticmethod
+    def train(gradients, options, scaler, stop=None):
+        """Parameter and optimizer after the steps; at ``stop`` both go on from their state."""
+        parameter = nn.Parameter(torch.linspace(-1, 1, 5))
+        optimizer = torch.optim.SGD([parameter], fused=True, **options)
+        for step, gradient in enumerate(gradients):
+            if step == stop:
+                state = optimizer.state_dict()
+                optimizer = torch.optim.SGD([parameter], fused=True, **options)
+                optimizer.load_state_dict(state)
+            if scaler is None:
+                parameter.grad = torch.from_numpy(gradient).float()
+                optimizer.step()
+            else:
+                scaler.scale((parameter * torch.from_numpy(gradient).float()).sum()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            optimizer.zero_grad()
+        return parameter.detach(), optimizer
+
+    @pytest.mark.parametrize("options", OPTIONS)
+    @pytest.mark.parametrize("skipped", [(0,), (0, 1, 2), (0, 3)])
+    @pytest.mark.parametrize("stop", [None, 1])
+    def test_skipped_steps_against_the_definition(self, options, skipped, stop):
+        gradients = np.random.default_rng(0).normal(size=(6, 5))
+        gradients[list(skipped), 1] = np.inf
+        start = np.linspace(-1, 1, 5)
+        parameter, _ = self.train(gradients, options, torch.amp.GradScaler("cpu", init_scale=4.0), stop)
+        np.testing.assert_allclose(parameter.numpy(), sgd_by_hand(start, gradients, **options), rtol=1e-5)
+        assert not np.allclose(parameter.numpy(), start)
+
+    @pytest.mark.parametrize("options", OPTIONS)
+    def test_without_an_overflow_scaling_changes_no_bit(self, options):
+        gradients = np.random.default_rng(1).normal(size=(4, 5))
+        plain, plain_optimizer = self.train(gradients, options, None)
+        # a power of two
+        scaled, scaled_optimizer = self.train(gradients, options, torch.amp.GradScaler("cpu", init_scale=1024.0))
+        assert torch.equal(plain, scaled)
+        for one, other in zip(plain_optimizer.state.values(), scaled_optimizer.state.values(), strict=True):
+            assert one.keys() == other.keys()
+            assert all(one[name] is other[name] is None or torch.equal(one[name], other[name]) for name in one)
+
+    def test_unscaled_before_as_for_clipping(self):
+        parameter = nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=True)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        for factor in (float("inf"), 2.0):
+            scaler.scale((parameter * factor).sum()).backward()
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_([parameter], 100.0)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+        torch.testing.assert_close(parameter.detach(), torch.full((3,), 0.8))
+
+    def test_the_device_is_read_until_there_is_momentum(self, monkeypatch):
+        reads = []
+        parameter = nn.Parameter(torch.ones(3))
+        optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, fused=True)
+        item = torch.Tensor.item
+        monkeypatch.setattr(torch.Tensor, "item", lambda self: reads.append(1) or item(self))
+        for overflow in (1.0, 1.0, 0.0, 0.0, 1.0):
+            parameter.grad = torch.ones(3)
+            optimizer.grad_scale, optimizer.found_inf = torch.ones(()), torch.full((), overflow)
+            optimizer.step()
+        assert len(reads) == 3
 
 
 class TestGlooWithoutGPU:

@@ -43,6 +43,8 @@ def main() -> None:
                 config.test_cfg.out_file = args.out
         checkpoint = read_checkpoint(config.load_from, needs_pools=pools) if config.load_from else None
         runner = build_runner(config)
+        if checkpoint is None and "init_cfg" in config.model and not (config.model.init_cfg or {}).get("checkpoint"):
+            raise ConfigError("there are no weights to test; give a checkpoint, or set model.init_cfg.checkpoint to it")
         if not pools:  # PSS checks the same itself
             check_dataloader(get_model(runner), runner.test_dataloader, "test_dataloader")
             if checkpoint is not None:

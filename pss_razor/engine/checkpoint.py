@@ -100,7 +100,7 @@ def check_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
         what = f"{missing[0]} is missing" if missing else f"{extra[0]} is not in the model"
         raise CheckpointError(
             f"the checkpoint is of another model: {what} ({len(missing)} tensors missing, {len(extra)} too many of "
-            f"{len(own)}); use the config that it was trained with"
+            f"{len(own)}); use the config that it was trained with{_which_subnet(missing + extra)}"
         )
     for name, shape in own.items():
         if saved[name] != shape:
@@ -110,6 +110,12 @@ def check_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
                 f"the checkpoint has {what}: {name} is {tuple(saved[name])} there and {tuple(shape)} in the model"
                 + ("; set model.architecture.head.num_classes to match" if head else "")
             )
+
+
+def _which_subnet(names: list[str]) -> str:
+    """What a model of chosen ops needs besides."""
+    chosen = any("._candidates." in name for name in names)
+    return ", and the model.init_cfg.checkpoint or model.fix_subnet that says which subnet it is" if chosen else ""
 
 
 def _nearby(path: Path) -> str:

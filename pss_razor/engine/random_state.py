@@ -33,6 +33,15 @@ def set_random_state(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
 
 
+def seed_generators(seed: int, *branch: int) -> None:
+    """Seed Python's, numpy's and torch's global generators, with another stream for every branch of a seed."""
+    sequence = np.random.SeedSequence(seed, spawn_key=branch)
+    python_seed, torch_seed = sequence.generate_state(2, np.uint64).tolist()
+    random.seed(python_seed)
+    np.random.seed(sequence.generate_state(4))
+    torch.manual_seed(torch_seed)
+
+
 @contextlib.contextmanager
 def isolated_random_state(seed: int) -> Iterator[None]:
     """Run the body on a fixed seed and leave the generators as they were, so that looking changes nothing."""

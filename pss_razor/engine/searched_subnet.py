@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from pss_razor.core import CheckpointError, ConfigError
 from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.registry import MODELS
 
+from mmengine.logging import print_log
 from mmrazor.models.mutables import OneShotMutableOP
 from mmrazor.registry import sub_model
 
@@ -30,7 +32,8 @@ def searched_subnet(
 
     Args:
         cfg: The supernet's architecture.
-        fix_subnet: The subnet's yaml file, or its content; not needed with a checkpoint.
+        fix_subnet: The subnet's yaml file, or its content, for new weights. A checkpoint is of one subnet only and
+            goes before; where it is of another than this, a warning says so.
         init_cfg: ``type='Pretrained'`` with a ``checkpoint`` of the subnet; None, or no checkpoint, starts afresh.
 
     Returns:
@@ -38,12 +41,13 @@ def searched_subnet(
 
     Raises:
         ConfigError: Neither says which subnet it is, or the file is none.
-        CheckpointError: The checkpoint is of another supernet, or of another subnet than ``fix_subnet``.
+        CheckpointError: The checkpoint is of another supernet.
 
     Example:
         ``model=dict(type='searched_subnet', cfg=supernet, init_cfg=dict(type='Pretrained', checkpoint=FILE))``
     """
     supernet = MODELS.build(cfg)
+    named = fix_subnet if isinstance(fix_subnet, str) else "that of the config"
     if fix_subnet is not None:
         fix_subnet = _check_subnet(supernet, _read_yaml(fix_subnet) if isinstance(fix_subnet, str) else fix_subnet)
     if init_cfg is None or init_cfg.get("checkpoint") is None:
@@ -58,9 +62,15 @@ def searched_subnet(
     prefix = _PREFIX if any(name.startswith(_PREFIX) for name in state_dict) else ""
     state_dict = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
     found = _find_subnet(supernet, state_dict, path)
-    for place, choice in (fix_subnet or {}).items():
-        if found[place] != choice:
-            raise CheckpointError(f"{path} has {found[place]['chosen']} at {place}, fix_subnet {choice['chosen']}")
+    others = [place for place, choice in (fix_subnet or {}).items() if found[place] != choice]
+    if others:
+        ops = found[others[0]]["chosen"], fix_subnet[others[0]]["chosen"]
+        print_log(
+            f"the subnet is that of the weights {path}, not model.fix_subnet ({named}): they differ at {len(others)} "
+            f"of {len(found)} places, first at {others[0]}, where it is {ops[0]} and not {ops[1]}",
+            logger="current",
+            level=logging.WARNING,
+        )
     network = sub_model(cfg, found, init_cfg={**init_cfg, "prefix": prefix or None})
     check_state_dict(network, state_dict)
     return network

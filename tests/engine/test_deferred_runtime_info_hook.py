@@ -1,9 +1,15 @@
 """Losses are read when they are logged, and are those that mmengine's own hook logs."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from pss_razor.engine.hooks import DeferredRuntimeInfoHook
+
+from mmengine.logging import MessageHub
 
 
 def scalars(runner):
@@ -83,3 +89,38 @@ def test_a_score_is_read_when_its_pool_is_needed():
     pool.update(b, later(float("nan")), 7.0)
     with pytest.raises(TrainingDivergedError, match="diverged"):
         len(pool)
+
+
+def test_numbers_of_the_host_among_tensors_of_a_device(monkeypatch):
+    """On fake CUDA tensors: only what is on one device is stacked, and one transfer a device brings all values."""
+    transfers = []
+
+    def transfer(self):
+        transfers.append((self.device.type, len(self)))
+        return [float(10 * len(transfers) + index) for index in range(len(self))]
+
+    monkeypatch.setattr(FakeTensor, "tolist", transfer)
+    hub = MessageHub("test_mixed_devices")
+    runner = SimpleNamespace(message_hub=hub)
+    hook = DeferredRuntimeInfoHook()
+    with FakeTensorMode():
+        for step in range(2):
+            hook._unread.append(
+                {
+                    "loss": torch.ones((), device="cuda", requires_grad=True),
+                    "rho": 0.5 + step,
+                    "score": torch.ones((), device="cuda"),
+                    "count": np.int64(3),
+                    "host": torch.ones(()),
+                }
+            )
+        hook._read(runner)
+    assert transfers == [("cuda", 4), ("cpu", 2)]
+    logged = {name: list(buffer._log_history) for name, buffer in hub.log_scalars.items()}
+    assert logged == {
+        "train/loss": [10.0, 12.0],
+        "train/rho": [0.5, 1.5],
+        "train/score": [11.0, 13.0],
+        "train/count": [3, 3],
+        "train/host": [20.0, 21.0],
+    }

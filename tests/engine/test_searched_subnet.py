@@ -10,6 +10,7 @@ from pss_razor.core import CheckpointError, ConfigError
 from pss_razor.engine.launch import load_config
 from pss_razor.registry import MODELS
 
+from mmengine.logging import MMLogger
 from mmrazor.structures import convert_fix_subnet, export_fix_subnet
 
 SPOS = Path(__file__).resolve().parents[2] / "configs" / "nas" / "spos"
@@ -76,16 +77,58 @@ def test_an_op_without_weights_is_found(tmp_path):
     assert {place: {"chosen": network.get_submodule(place)._chosen} for place in wanted} == wanted
 
 
+class TestTheDefault:
+    """MMRazor's subnet is the config's; what was searched and retrained goes before."""
+
+    @pytest.fixture
+    def config(self, monkeypatch, tmp_path):
+        monkeypatch.chdir(tmp_path)  # the file is found from anywhere
+        return load_config(str(SPOS / "spos_subnet_shufflenetv2_8xb128_in1k.py"), None, "none", "unused")
+
+    @staticmethod
+    def chosen(network, file):
+        wanted = yaml.safe_load((SPOS / file).read_text())
+        assert len(wanted) == 20
+        return {place: {"chosen": network.get_submodule(place)._chosen} for place in wanted} == wanted
+
+    def test_is_that_of_mmrazor(self, config):
+        assert Path(config.model.fix_subnet).samefile(SPOS / "shufflenetv2_330m_mmrazor.yaml")
+        network = MODELS.build(config.model)
+        assert self.chosen(network, "shufflenetv2_330m_mmrazor.yaml")
+        assert sum(parameter.numel() for parameter in network.parameters()) == 3_353_592
+
+    def test_a_checkpoint_goes_before_it(self, config, tmp_path):
+        default = config.model.fix_subnet
+        config.model.fix_subnet = str(SPOS / "shufflenetv2_330m_paper.yaml")
+        state = MODELS.build(config.model).state_dict()
+        torch.save({"state_dict": state}, tmp_path / "searched.pth")
+        config.model.fix_subnet = default
+        config.model.init_cfg.checkpoint = str(tmp_path / "searched.pth")
+        network = MODELS.build(config.model)
+        assert self.chosen(network, "shufflenetv2_330m_paper.yaml")
+        assert sum(parameter.numel() for parameter in network.parameters()) == 3_345_576
+        assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+
+
+def test_weights_of_another_subnet_go_before_the_file(cfg, saved, assert_same, capsys):
+    folder, subnet, state = saved
+    other = {place: {"chosen": "shuffle_5x5"} for place in subnet}
+    MMLogger.get_instance("test_searched_subnet")  # the current one
+    network = build(cfg, folder / "ours.pth", other)
+    assert_same(dict(network.state_dict()), dict(state))
+    logged = capsys.readouterr()
+    assert "differ at 4 of 5 places, first at backbone.layers.0.0, where it is shuffle_3x3 and not shuffle_5x5" in (
+        logged.out + logged.err
+    )
+    same = {place: {"chosen": op} for place, op in subnet.items()}
+    build(cfg, folder / "ours.pth", same)
+    assert "differ" not in capsys.readouterr().out
+
+
 class TestErrors:
     def test_nothing_says_which(self, cfg):
         with pytest.raises(ConfigError, match=r"set model\.init_cfg\.checkpoint to the subnet_best\.pth.*fix_subnet"):
             build(cfg)
-
-    def test_two_subnets(self, cfg, saved):
-        folder, subnet, _ = saved
-        other = {place: {"chosen": "shuffle_5x5"} for place in subnet}
-        with pytest.raises(CheckpointError, match=r"ours\.pth has shuffle_3x3 at .*, fix_subnet shuffle_5x5"):
-            build(cfg, folder / "ours.pth", other)
 
     def test_a_whole_supernet(self, cfg, algorithm, tmp_path):
         torch.save({"state_dict": algorithm.state_dict()}, tmp_path / "supernet.pth")
@@ -100,7 +143,7 @@ class TestErrors:
 
     def test_a_yaml_of_another_supernet(self, cfg):
         with pytest.raises(ConfigError, match="fix_subnet is of another supernet: only one of them has"):
-            build(cfg, fix_subnet=str(SPOS / "shufflenetv2_330m.yaml"))
+            build(cfg, fix_subnet=str(SPOS / "shufflenetv2_330m_paper.yaml"))
 
     @pytest.mark.parametrize("bad", [{"chosen": "conv"}, "shuffle_3x3", {}])
     def test_a_yaml_with_another_op(self, cfg, saved, bad):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.nn import functional as F
 
@@ -233,6 +234,18 @@ class TestTrainStep:
         torch.testing.assert_close(outputs["loss"], expected.detach(), check_dtype=False)
         torch.testing.assert_close(outputs["rho"], torch.as_tensor(rho).detach(), check_dtype=False)
         torch.testing.assert_close(algorithm.memory[1], soft[:SLICE], check_dtype=False)
+
+    def test_what_is_logged_of_a_number_is_on_the_device_of_the_logits(self):
+        """On fake CUDA tensors: rho of the best path is a number, the others are tensors of the GPU."""
+        algorithm = build("top1")
+        _, rho = algorithm.choose_teacher(board_of(algorithm, ("k3", "k5")))
+        with FakeTensorMode():
+            logits = torch.ones(8, CLASSES, device="cuda", requires_grad=True)
+            samples = [ClsDataSample().set_gt_label(0).to("cuda") for _ in range(8)]
+            _, parts = algorithm._loss(logits, samples, logits.detach().softmax(1), rho)
+        assert {name: part.device.type for name, part in parts.items()} == dict.fromkeys(
+            ("label_ce", "distillation_ce", "rho"), "cuda"
+        )
 
     def test_only_the_path_and_the_matching_layer_learn(self, algorithm):
         board = board_of(algorithm, ("k3", "k5"))

@@ -3,6 +3,9 @@
 Here and not in tests/engine because both are about the supernet's parameters and forward pass.
 """
 
+import copy
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
@@ -93,6 +96,59 @@ class TestMergedGroups:
 
     def test_registered(self):
         assert OPTIM_WRAPPER_CONSTRUCTORS.get("MergedGroupsConstructor") is MergedGroupsConstructor
+
+
+class TestAmpWithFusedSGD:
+    """``--amp`` on a GPU, rehearsed on the CPU: mmengine's wrapper with a scaler of the CPU."""
+
+    def build(self, model):
+        optimizer = dict(type="SGD", lr=0.3, momentum=0.9, nesterov=True, weight_decay=1e-4, fused=True)
+        config = dict(
+            type="AmpOptimWrapper",
+            constructor="MergedGroupsConstructor",
+            optimizer=optimizer,
+            paramwise_cfg=NO_DECAY,
+            loss_scale=dict(init_scale=1024.0),
+        )
+        with mock.patch("mmengine.optim.optimizer.amp_optimizer_wrapper.is_cuda_available", lambda: True):
+            optim_wrapper = build_optim_wrapper(model, config)
+        optim_wrapper.loss_scaler = torch.amp.GradScaler("cpu", **config["loss_scale"])
+        return optim_wrapper
+
+    def test_a_first_step_that_overflows_is_no_step(self, load_config):
+        assert load_config("pss_mbv2_flops").optim_wrapper.optimizer.fused
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 2))
+        reference = copy.deepcopy(model)
+        images = torch.randn(5, 8, 3, 2, 2)
+        optim_wrapper = self.build(model)
+        empty_like = torch.empty_like
+        skipped = []
+        # What was in the memory before.
+        with mock.patch.object(torch, "empty_like", lambda tensor: empty_like(tensor).fill_(1e3)):
+            for step, batch in enumerate(images):
+                before = copy.deepcopy(dict(model.named_parameters()))
+                overflow = float("inf") if step < 2 else 1.0
+                optim_wrapper.backward(model(batch).square().mean() * overflow)
+                optim_wrapper.step()
+                optim_wrapper.zero_grad()
+                if all(torch.equal(p, before[name]) for name, p in model.named_parameters()):
+                    skipped.append(step)
+        assert skipped == [0, 1]
+
+        # Plain SGD, written down, on the batches of the steps that were taken.
+        momenta = {}
+        for batch in images[2:]:
+            reference.zero_grad()
+            reference(batch).square().mean().backward()
+            with torch.no_grad():
+                for name, parameter in reference.named_parameters():
+                    decay = 1e-4 if name in ("0.weight", "3.weight") else 0.0
+                    gradient = parameter.grad + decay * parameter
+                    momenta[name] = 0.9 * momenta[name] + gradient if name in momenta else gradient.clone()
+                    parameter -= 0.3 * (gradient + 0.9 * momenta[name])
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(parameter, reference.get_parameter(name), rtol=1e-4, atol=1e-6)
 
 
 class TestCPUAmp:

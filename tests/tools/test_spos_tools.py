@@ -79,6 +79,12 @@ def test_no_subnet(call):
     assert done.code == 1 and "it is not said which subnet" in done.err and "Traceback" not in done.err
 
 
+def test_new_weights_are_not_tested(call):
+    """The ImageNet config says by itself which subnet it retrains."""
+    done = call("test.py", SPOS / "spos_subnet_shufflenetv2_8xb128_in1k.py", "none")
+    assert done.code == 1 and "no weights to test" in done.err and "Traceback" not in done.err
+
+
 def test_an_unmeasured_range_ends_before_the_search(call):
     options = ["--cfg-options", "train_cfg.constraints_range.latency=10"]
     done = call("train.py", SPOS / "spos_evolution_search_shufflenetv2_digits.py", *options)

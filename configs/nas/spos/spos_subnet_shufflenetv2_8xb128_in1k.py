@@ -4,7 +4,8 @@
 #     --cfg-options model.init_cfg.checkpoint=STEP2
 # tools/dist_test.sh configs/nas/spos/spos_subnet_shufflenetv2_8xb128_in1k.py none 1 --work-dir W \
 #     --cfg-options model.init_cfg.checkpoint=STEP3
-# From new weights: --cfg-options model.fix_subnet=W/best_fix_subnet.yaml
+# From new weights: the subnet that MMRazor searched, unless model.fix_subnet names another, such as a search's
+# best_fix_subnet.yaml, or that of the paper's authors, shufflenetv2_330m_paper.yaml.
 _base_ = [
     "../../_base_/models/spos_shufflenetv2.py",
     "../../_base_/settings/imagenet_spos.py",
@@ -15,7 +16,7 @@ model = dict(
     _delete_=True,
     type="searched_subnet",
     cfg=_base_.supernet,
-    fix_subnet=None,
+    fix_subnet="{{ fileDirname }}/shufflenetv2_330m_mmrazor.yaml",
     init_cfg=dict(type="Pretrained", checkpoint=None),
 )
 model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel")

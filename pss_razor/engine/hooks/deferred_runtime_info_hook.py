@@ -17,7 +17,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """``RuntimeInfoHook`` that reads what a training step returns when it is logged, all of it at once.
 
     mmengine's reads every scalar of every iteration, and each read waits for the step to end, so that a GPU has
-    nothing to do while the next step is prepared. The logs are the same.
+    nothing to do while the next step is prepared. The logs are the same. Outputs may be numbers, and tensors of any
+    devices.
 
     Example:
         ``default_hooks=dict(runtime_info=dict(type='DeferredRuntimeInfoHook'), …)``
@@ -50,8 +51,17 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         unread, self._unread = self._unread, []
         if not unread:
             return
-        tensors = [torch.as_tensor(value).detach().double() for outputs in unread for value in outputs.values()]
-        values = iter(torch.stack(tensors).tolist())
-        for outputs in unread:
-            for name in outputs:
-                runner.message_hub.update_scalar(f"train/{name}", next(values))
+        # One transfer for each device that has any: numbers of the host cannot be stacked with a GPU's.
+        places: dict[torch.device, list[tuple[int, str, torch.Tensor]]] = {}
+        values = [dict(outputs) for outputs in unread]
+        for step, outputs in enumerate(unread):
+            for name, value in outputs.items():
+                if isinstance(value, torch.Tensor):
+                    places.setdefault(value.device, []).append((step, name, value.detach().reshape(()).double()))
+        for placed in places.values():
+            read = torch.stack([value for _, _, value in placed]).tolist()
+            for (step, name, _), value in zip(placed, read, strict=True):
+                values[step][name] = value
+        for outputs in values:
+            for name, value in outputs.items():
+                runner.message_hub.update_scalar(f"train/{name}", value)

@@ -1,10 +1,15 @@
-"""The hook that continues random numbers where a stopped training left them."""
+"""The hook of random numbers: each process has its own, and a resumed training continues them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pss_razor.engine.random_state import get_random_state, set_random_state
+import numpy as np
+
+from pss_razor.engine.checkpoint import check_state_dict
+from pss_razor.engine.checks import get_model
+from pss_razor.engine.random_state import get_random_state, seed_generators, set_random_state
+from pss_razor.models import PSSMutator
 from pss_razor.registry import HOOKS
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
@@ -17,6 +22,10 @@ from mmengine.runner.base_loop import BaseLoop
 class RandomStateHook(Hook):
     """Save the random states of all processes, so that a training resumed at an epoch equals one that never stopped.
 
+    mmengine seeds all processes alike. Here only the first keeps its seed, so that images which the main process
+    augments are augmented otherwise on every rank; what has to be alike on all ranks, such as the path that SPOS
+    trains, comes from the generator of :class:`PSSMutator`. Validation leaves random states as they were.
+
     Not for iteration-based training, where mmengine reads the past batches again.
 
     Example:
@@ -28,11 +37,18 @@ class RandomStateHook(Hook):
 
     def __init__(self) -> None:
         self._process_states: list[dict[str, Any]] | None = None
+        self._before_validation: dict[str, Any] | None = None
         self._resumed: dict[str, Any] | None = None
 
     def before_train(self, runner: Runner) -> None:
-        """Continue the random states of a resumed training."""
+        """Seed this process, or continue the random states of a resumed training."""
+        mutator = getattr(get_model(runner), "mutator", None)
+        if isinstance(mutator, PSSMutator):
+            mutator.generator = np.random.default_rng(runner.seed)
         if self._resumed is None:
+            # MMRazor's own mutators draw from the global generators, which then have to be alike on all ranks.
+            if get_rank() and (mutator is None or isinstance(mutator, PSSMutator)):
+                seed_generators(runner.seed, get_rank())
             return
         state, self._resumed = self._resumed, None
         processes = state["processes"]
@@ -43,7 +59,12 @@ class RandomStateHook(Hook):
             )
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning("by_epoch=False: random states and the order of images do not continue")
-        set_random_state(processes[get_rank() % len(processes)])
+        if get_rank() < len(processes):
+            set_random_state(processes[get_rank()])
+        else:
+            seed_generators(runner.seed, get_rank(), runner.epoch)
+        if isinstance(mutator, PSSMutator) and state.get("choices") is not None:
+            mutator.generator.bit_generator.state = state["choices"]
         data_sampler = runner.train_dataloader.sampler
         if hasattr(data_sampler, "seed"):
             data_sampler.seed = state["data_seed"]
@@ -52,14 +73,29 @@ class RandomStateHook(Hook):
         """Collect the random states of all processes for the checkpoint."""
         self._process_states = all_gather_object(get_random_state())
 
+    def before_val(self, runner: Runner) -> None:
+        """Keep the random states: a training that is resumed at this epoch does not validate it again."""
+        self._before_validation = get_random_state()
+
+    def after_val(self, runner: Runner) -> None:
+        """Go on with the random states from before; already the start of a data loader draws a number."""
+        assert self._before_validation is not None
+        set_random_state(self._before_validation)
+        self._before_validation = None
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the random states."""
         checkpoint[self.random_state_key] = self.random_states(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Take the states over, where a training is resumed."""
+        """Take the states over, where a training is resumed; mmengine would take weights of another model for its own.
+
+        Raises:
+            CheckpointError: The checkpoint is of another model.
+        """
         if not (isinstance(runner._train_loop, BaseLoop) and runner._resume):
             return
+        check_state_dict(get_model(runner), checkpoint["state_dict"])
         self._resumed = checkpoint.get(self.random_state_key)
         if self._resumed is None:
             runner.logger.warning(
@@ -68,7 +104,14 @@ class RandomStateHook(Hook):
             )
 
     def random_states(self, runner: Runner) -> dict[str, Any]:
-        """The random states of all processes and the seed of the order of images."""
+        """The random states of all processes, of choices, and the seed of the order of images."""
         # Without an epoch's end behind it, only this process' own state is at hand.
-        processes = self._process_states if get_world_size() > 1 and self._process_states else [get_random_state()]
-        return {"processes": processes, "data_seed": getattr(runner.train_dataloader.sampler, "seed", None)}
+        own = [self._before_validation or get_random_state()]
+        processes = self._process_states if get_world_size() > 1 and self._process_states else own
+        mutator = getattr(get_model(runner), "mutator", None)
+        generator = mutator.generator if isinstance(mutator, PSSMutator) else None
+        return {
+            "processes": processes,
+            "choices": None if generator is None else generator.bit_generator.state,
+            "data_seed": getattr(runner.train_dataloader.sampler, "seed", None),
+        }

@@ -79,7 +79,8 @@ class SubnetSamplerHook(RandomStateHook, ABC):
         super().before_train(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Check the validation set."""
+        """Check the validation set, and keep the random states."""
+        super().before_val(runner)
         check_dataloader(get_algorithm(runner), runner.val_dataloader, "val_dataloader")
 
     def before_test(self, runner: Runner) -> None:

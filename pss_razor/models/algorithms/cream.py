@@ -187,7 +187,9 @@ class Cream(BaseAlgorithm):
             return label_ce, {"label_ce": label_ce.detach()}
         distillation_ce = F.cross_entropy(logits, targets)
         loss = (rho * distillation_ce + (2 - rho) * label_ce) / 2
-        parts = {"label_ce": label_ce, "distillation_ce": distillation_ce, "rho": torch.as_tensor(rho)}
+        # On the device of the others; a tensor made of a number would be the host's.
+        weight = rho if isinstance(rho, Tensor) else logits.new_full((), rho)
+        parts = {"label_ce": label_ce, "distillation_ce": distillation_ce, "rho": weight}
         return loss, {name: part.detach() for name, part in parts.items()}
 
     def meta_gradients(

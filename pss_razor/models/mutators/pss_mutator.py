@@ -29,9 +29,12 @@ class PSSMutator(NasMutator):
 
     Attributes:
         space: The search space, in the order of the groups.
+        generator: Of :meth:`sample_choices`, the same on all ranks; None draws as MMRazor does, from numpy's global
+            generator.
     """
 
     space: SearchSpace
+    generator: np.random.Generator | None = None
 
     def prepare_from_supernet(self, supernet: nn.Module) -> None:
         """Find the search groups of ``supernet`` and activate the largest subnet.
@@ -130,6 +133,10 @@ class PSSMutator(NasMutator):
 
     def sample_choices(self, kind: str = "random") -> dict[str, Any]:
         """Choices as plain Python values; MMRazor's are numpy scalars for ops, whose ``repr`` breaks its candidates."""
+        if kind == "random" and self.generator is not None:
+            return {
+                d.name: d.values[self.generator.choice(len(d.values), p=d.probabilities)] for d in self.space.dimensions
+            }
         choices = super().sample_choices(kind)
         return {name: value.item() if isinstance(value, np.generic) else value for name, value in choices.items()}
 
