@@ -1,0 +1,12 @@
+# The digits config of SPOS' supernet, small enough for tests: five places of four ops.
+_base_ = "../../configs/nas/spos/spos_supernet_shufflenetv2_digits.py"
+
+_op = _base_.model.architecture.backbone.arch_setting[0][2]
+model = dict(
+    architecture=dict(backbone=dict(arch_setting=[[64, 2, _op], [96, 3, _op]], out_indices=(2,), widen_factor=0.25)),
+)
+train_dataloader = dict(batch_size=16, dataset=dict(indices=48))
+train_cfg = dict(max_epochs=1)
+param_scheduler = dict(end=1)
+default_hooks = dict(logger=dict(interval=3))
+visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
