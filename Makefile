@@ -2,6 +2,7 @@
 # make test         the test suite
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-all     make check, and the slow tests too
+# make test-gpu     what only a GPU can show, a few minutes on one; DEVICE=cpu tests the tests
 # make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
@@ -13,10 +14,11 @@ RUN := $(VENV)/bin/python
 CONFIG := configs/pss/pss_mbv2_flops_digits.py
 WORK_DIR := work_dirs/quickstart
 INSTALLED := $(VENV)/.installed
+DEVICE ?= cuda
 SPOS := configs/nas/spos/spos
 SPOS_DIR := work_dirs/spos_digits
 
-.PHONY: quickstart test test-all check bench spos-digits cream-digits venv clean
+.PHONY: quickstart test test-all test-gpu check bench spos-digits cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -50,6 +52,9 @@ check: venv
 
 test-all: check test
 	$(RUN) -m pytest -m slow
+
+test-gpu: venv
+	PSS_RAZOR_TEST_DEVICE=$(DEVICE) $(RUN) -m pytest tests/gpu
 
 spos-digits: venv
 	$(RUN) tools/train.py $(SPOS)_supernet_shufflenetv2_digits.py --work-dir $(SPOS_DIR)/supernet --resume auto

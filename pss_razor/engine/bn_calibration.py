@@ -33,10 +33,12 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
     try:
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # cumulative average
             norm.train()
         with torch.no_grad():
-            for batch in batches:
+            for index, batch in enumerate(batches):
+                for norm in norms:
+                    # Cumulative average. Of None torch makes the same number, reading the count off the device.
+                    norm.momentum = 1 / (index + 1)
                 forward(batch)
     finally:
         for module, mode in training.items():

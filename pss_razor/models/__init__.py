@@ -5,8 +5,10 @@ from pss_razor.models.activations import LeanReLU6
 from pss_razor.models.algorithms import PSS, Cream, CreamStep
 from pss_razor.models.backbones import CreamMobileNet, SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
 from pss_razor.models.classifiers import SlimmableImageClassifier
+from pss_razor.models.data_preprocessors import NonBlockingClsDataPreprocessor
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
+from pss_razor.models.losses import SmoothCrossEntropyLoss
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 from pss_razor.models.mutators import PSSMutator
 from pss_razor.models.wrappers import PortableDistributedDataParallel, PSSDistributedDataParallel
@@ -17,6 +19,7 @@ __all__ = [
     "CreamMobileNet",
     "CreamStep",
     "LeanReLU6",
+    "NonBlockingClsDataPreprocessor",
     "PSSDistributedDataParallel",
     "PSSMutator",
     "PortableDistributedDataParallel",
@@ -31,5 +34,6 @@ __all__ = [
     "SlimmableMobileNetV1",
     "SlimmableMobileNetV2",
     "SlimmableResNet",
+    "SmoothCrossEntropyLoss",
     "StaticShuffle",
 ]

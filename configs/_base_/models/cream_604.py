@@ -3,7 +3,7 @@
 model = dict(
     type="mmcls.ImageClassifier",
     data_preprocessor=dict(
-        type="mmcls.ClsDataPreprocessor",
+        type="mmrazor.NonBlockingClsDataPreprocessor",
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         to_rgb=True,
@@ -17,6 +17,6 @@ model = dict(
         mid_channels=[1280],
         dropout_rate=0.2,
         act_cfg=dict(type="SiLU"),
-        loss=dict(type="mmcls.LabelSmoothLoss", label_smooth_val=0.1, mode="original"),
+        loss=dict(type="mmrazor.SmoothCrossEntropyLoss", label_smooth_val=0.1),
     ),
 )

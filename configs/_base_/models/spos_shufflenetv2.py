@@ -4,7 +4,7 @@ _base_ = "mmrazor::_base_/nas_backbones/spos_shufflenet_supernet.py"
 supernet = dict(
     type="mmcls.ImageClassifier",
     data_preprocessor=dict(
-        type="mmcls.ClsDataPreprocessor",
+        type="mmrazor.NonBlockingClsDataPreprocessor",
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
         to_rgb=True,
@@ -15,7 +15,7 @@ supernet = dict(
         type="mmcls.LinearClsHead",
         num_classes=1000,
         in_channels=1024,
-        loss=dict(type="mmcls.LabelSmoothLoss", label_smooth_val=0.1, mode="original"),
+        loss=dict(type="mmrazor.SmoothCrossEntropyLoss", label_smooth_val=0.1),
         topk=(1, 5),
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from pss_razor.core import AdditiveCost, CheckpointError, ConfigError, Constrain
 from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
 from pss_razor.engine.checks import check_dataloader, check_image_size, first_image, get_algorithm
 from pss_razor.engine.hooks.random_state_hook import RandomStateHook
+from pss_razor.engine.host_copy import HostCopy
 from pss_razor.engine.random_state import isolated_random_state
 
 from mmengine.dist import all_gather
@@ -97,11 +99,11 @@ class SubnetSamplerHook(RandomStateHook, ABC):
     ) -> None:
         """Tell the sampler the score, averaged over ranks in rank order so that all ranks have the same bits.
 
-        It stays on the device until the sampler needs it: reading would wait for the step to end.
+        It is read when the sampler needs it, mostly some iterations later: now, that would wait for the step to end.
         """
         assert self._draw is not None and outputs is not None
-        scores = torch.cat(all_gather(outputs["score"].reshape(1)))
-        self.sampler.update(self._draw, lambda: sum(scores.tolist()) / len(scores))
+        copy = HostCopy(torch.cat(all_gather(outputs["score"].reshape(1))))
+        self.sampler.update(self._draw, lambda: fmean(copy.tolist()))
         self._draw = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -1,0 +1,5 @@
+"""Data preprocessors."""
+
+from pss_razor.models.data_preprocessors.non_blocking_cls_data_preprocessor import NonBlockingClsDataPreprocessor
+
+__all__ = ["NonBlockingClsDataPreprocessor"]
