@@ -10,20 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmengine.dist import all_reduce, get_world_size
-
 BNStatistics = list[tuple[Tensor, Tensor]]
 
 
 def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
     """Replace the running statistics of the active subnet by the plain average over ``batches`` (PSS-Net, section 4).
 
-    Only BN is in training mode: its batch statistics are what is estimated, whereas dropout would disturb them. In
-    several processes each takes its own batches and the averages are averaged.
+    Only BN is in training mode: its batch statistics are what is estimated, whereas dropout would disturb them.
 
     Args:
         model: Its active subnet is calibrated; other modules keep their mode.
-        batches: Training batches, each passed to ``forward``.
+        batches: Training batches, each passed to ``forward``; see
+            :func:`~pss_razor.engine.calibration_images.load_calibration_batches`.
         forward: Runs the active subnet on one batch.
     """
     norms = _tracking_norms(model)
@@ -45,10 +43,6 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
             module.training = mode
         for norm, momentum in momenta.items():
             norm.momentum = momentum
-    if get_world_size() > 1:
-        for statistics in _active_statistics(model):
-            for tensor in statistics:
-                all_reduce(tensor, op="mean")
 
 
 def get_bn_statistics(model: nn.Module) -> BNStatistics:

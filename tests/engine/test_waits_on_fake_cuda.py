@@ -85,7 +85,7 @@ def test_pss_waits_only_for_its_logs(train, config):
 
 
 def test_spos_waits_only_for_its_logs(train):
-    done = train("tiny_spos.py", {})
+    done = train("tiny_spos.py", {"train_cfg.max_epochs": 1, "train_dataloader.dataset.indices": 48})
     assert [places(waits) for waits in done.waits] == [{}, {}, {LOGS: 1}]
 
 

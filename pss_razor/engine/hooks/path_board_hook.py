@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -23,10 +22,10 @@ from pss_razor.core import (
     atomic_write,
 )
 from pss_razor.engine.bn_calibration import calibrate_bn
+from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.checkpoint import check_state_dict
 from pss_razor.engine.checks import get_model
 from pss_razor.engine.hooks.random_state_hook import RandomStateHook
-from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import Cream, CreamStep
 from pss_razor.registry import HOOKS
 
@@ -183,8 +182,7 @@ class PathBoardHook(RandomStateHook):
         def forward(batch: Any) -> None:
             algorithm(algorithm.data_preprocessor(batch, False)["inputs"], mode="tensor")
 
-        with isolated_random_state(seed=0):
-            calibrate_bn(algorithm, itertools.islice(runner.train_dataloader, _CALIBRATION_BATCHES), forward)
+        calibrate_bn(algorithm, load_calibration_batches(runner.train_dataloader, _CALIBRATION_BATCHES), forward)
         runner.logger.info(f"testing {best.flops:.2f} MFLOPs, {_arch(runner, best)}, with the supernet's weights")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from pss_razor.core import CheckpointError, ConfigError, PSSError, RangeSampler, Subnet, atomic_write
 from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
+from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
-from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import PSSMutator
 from pss_razor.registry import LOOPS
 
@@ -137,10 +137,9 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
     def calibrate_bn_statistics(self, dataloader: DataLoader, calibrate_sample_num: int = 2000) -> None:
         """Average BN statistics over training images; MMRazor's runner would hand over the validation images."""
         if self._calibration_batches is None:
-            with isolated_random_state(0):
-                loader = self.runner.build_dataloader(self.runner.cfg.train_dataloader, seed=self.runner.seed)
-                images = loader.batch_size * self.runner.world_size
-                self._calibration_batches = list(itertools.islice(loader, math.ceil(calibrate_sample_num / images)))
+            loader = self.runner.build_dataloader(self.runner.cfg.train_dataloader, seed=self.runner.seed)
+            count = math.ceil(calibrate_sample_num / loader.batch_size)
+            self._calibration_batches = load_calibration_batches(loader, count)
 
         def forward(batch: Any) -> Any:
             return self.model(self.model.data_preprocessor(batch, False)["inputs"], mode="tensor")
