@@ -6,7 +6,6 @@ import ast
 import contextlib
 import math
 import numbers
-import pickle
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pss_razor.converters.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.core import (
     CheckpointError,
     ConfigError,
@@ -26,8 +24,9 @@ from pss_razor.core import (
     Subnet,
     make_divisible,
 )
-from pss_razor.engine.checkpoint import CHECKPOINT_KEY
+from pss_razor.engine.checkpoint import CHECKPOINT_KEY, load_checked
 from pss_razor.models import PSS
+from pss_razor.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.version import __version__
 
 # MobileNetV2's searched widths in the order of their multipliers. A ninth multiplier, of the last conv, follows; the
@@ -224,21 +223,10 @@ def _load(path: Path) -> Any:
         is_archive = file.read(2) == b"PK"
     if is_archive and not zipfile.is_zipfile(path):
         raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) is truncated; copy it again")
-    try:
-        with _allowing_only(_array_stand_ins() | numpy_scalar_stand_ins()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL (\S+)", str(error))
-        if unsafe:
-            raise CheckpointError(
-                f"checkpoint {path} holds more than tensors and plain values, refused: it asks for {unsafe[1]}"
-            ) from error
-        raise CheckpointError(f"{path} is not a torch checkpoint, or more than tensors and plain values") from error
-    except Exception as error:  # whatever damaged bytes make of the unpickler; nothing of this project runs in there
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {reason}"
-        ) from error
+    with _allowing_only(_array_stand_ins() | numpy_scalar_stand_ins()):
+        return load_checked(
+            path, lambda: torch.load(path, map_location="cpu", weights_only=True), may_have_history=False
+        )
 
 
 @contextlib.contextmanager
