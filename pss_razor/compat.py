@@ -8,6 +8,7 @@ longer needed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
 import types
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 from unittest import mock
 
 from pss_razor.core import atomic_write
+from pss_razor.numpy_stand_ins import numpy_stand_ins
 
 _QUANTIZATION = "mmrazor.structures.quantization"
 _fused_sgd_hook: Any = None
@@ -47,40 +49,54 @@ def _stand_in_for_quantization() -> None:
 
 
 def _allow_mmengine_checkpoints() -> None:
+    import torch
+
+    torch.serialization.add_safe_globals([(stand_in, name) for name, stand_in in _checkpoint_stand_ins().items()])
+
+
+@functools.cache  # a name that is allowed twice has either meaning, at random
+def _checkpoint_stand_ins() -> dict[str, Any]:
     """Let ``torch.load(weights_only=True)`` read mmengine's own message hub, which holds ``HistoryBuffer`` objects.
 
     They pickle their methods through the builtin ``getattr``. Allowing that would hand a malicious file every
-    attribute of every allowed object, so its name is served by a function for ``HistoryBuffer`` alone.
+    attribute of every allowed object, so its name is served by a function for ``HistoryBuffer`` alone. Nor does a file
+    get numpy's functions, with which it can make arrays of pointers (:mod:`pss_razor.numpy_stand_ins`), or a
+    ``HistoryBuffer`` that takes whatever state there is.
     """
     import numpy as np
-    import torch
 
     from mmengine.logging import HistoryBuffer
 
-    def history_buffer_method(owner: object, name: str) -> Any:
-        if owner is not HistoryBuffer or name not in ("mean", "min", "max", "current"):
-            raise PermissionError(f"a checkpoint asks for attribute {name!r} of {owner!r}")
-        return getattr(HistoryBuffer, name)
+    methods = {name: getattr(HistoryBuffer, name) for name in ("mean", "min", "max", "current")}
 
-    reconstruct, arguments = np.zeros(0).__reduce__()[:2]
-    scalar = np.float64(0).__reduce__()[0]
-    assert isinstance(arguments, tuple)
-    torch.serialization.add_safe_globals(
-        [
-            (history_buffer_method, "getattr"),
-            (history_buffer_method, "builtins.getattr"),
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            type(np.dtype(np.float64)),
-            type(np.dtype(np.int64)),
-            # numpy >= 2 moved its core; checkpoints written under numpy 1 name the old place.
-            (reconstruct, "numpy._core.multiarray._reconstruct"),
-            (reconstruct, "numpy.core.multiarray._reconstruct"),
-            (scalar, "numpy._core.multiarray.scalar"),
-            (scalar, "numpy.core.multiarray.scalar"),
-        ]
-    )
+    class Buffer(HistoryBuffer):
+        """Becomes a ``HistoryBuffer`` when its state has been checked."""
+
+        def __setstate__(self, state: dict[str, Any]) -> None:
+            histories = {name: state[name] for name in ("_log_history", "_count_history")}
+            good = all(isinstance(value, np.ndarray) and value.ndim == 1 for value in histories.values())
+            if (
+                not good
+                or len({len(value) for value in histories.values()}) > 1
+                or type(state["max_length"]) is not int
+            ):
+                raise ValueError("a HistoryBuffer needs two arrays of one length, and max_length")
+            if not state.get("statistics_methods", {}).items() <= methods.items():
+                raise ValueError("a HistoryBuffer with other methods")
+            super().__setstate__({name: value.view(np.ndarray) for name, value in histories.items()})
+            self.max_length = state["max_length"]
+            self.__class__ = HistoryBuffer  # type: ignore[assignment]
+
+    def history_buffer_method(owner: object, name: str) -> Any:
+        if owner is not Buffer or name not in methods:
+            raise PermissionError(f"a checkpoint asks for attribute {name!r} of {owner!r}")
+        return methods[name]
+
+    return numpy_stand_ins() | {
+        "mmengine.logging.history_buffer.HistoryBuffer": Buffer,
+        "getattr": history_buffer_method,
+        "builtins.getattr": history_buffer_method,
+    }
 
 
 def _make_local_writes_atomic() -> None:

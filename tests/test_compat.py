@@ -6,6 +6,7 @@ A test of ``TestStillNeeded`` that fails says that its point can go.
 from __future__ import annotations
 
 import collections
+import copyreg
 import io
 import json
 import os
@@ -192,6 +193,35 @@ class Ask:
         return self.call
 
 
+class Built:
+    """Pickles as an object that is then given a state."""
+
+    __class__ = HistoryBuffer  # for those who look whether it is what ``New`` says
+
+    def __init__(self, made, state):
+        self.made, self.state = made, state
+
+    def __reduce__(self):
+        function, arguments, *_ = self.made.__reduce__()
+        return function, arguments, self.state
+
+
+class New:
+    """Pickles as a new ``HistoryBuffer`` without a state."""
+
+    __class__ = HistoryBuffer
+
+    def __reduce__(self):
+        return copyreg.__newobj__, (HistoryBuffer,)
+
+
+def Filled(*state):  # noqa: N802
+    """Pickles as an array with this state; with a dtype alone, of one number."""
+    if len(state) == 1:
+        state = (1, (1,), *state, False, b"A" * 8)
+    return Built(Ask(np.zeros(0).__reduce__()[0], np.ndarray, (0,), b"b"), state)
+
+
 def pickled(content) -> io.BytesIO:
     file = io.BytesIO()
     torch.save(content, file)
@@ -282,6 +312,84 @@ class TestCheckpoints:
         data = data.replace(inner, inner[:-1] + b"K\x01\x85R.")
         with pytest.raises(pickle.UnpicklingError):
             torch.load(io.BytesIO(data), weights_only=True)
+
+    def test_what_is_read_is_mmengines_and_numpys_own(self, message_hub_checkpoint):
+        """Not the stand-ins that checked it, and so what is saved next is read without them."""
+        content = torch.load(message_hub_checkpoint, weights_only=True)
+        buffer = content["message_hub"]["log_scalars"]["train/loss"]
+        assert type(buffer) is HistoryBuffer and type(buffer._log_history) is type(buffer._count_history) is np.ndarray
+        buffer.update(7.0)
+        assert buffer.data[0].tolist() == [2.0, 1.0, 0.0, 7.0] and type(buffer.data[0]) is np.ndarray
+        curve = pickle.loads(pickle.dumps(content["meta"]["curve"]))
+        assert type(curve) is np.ndarray and curve.tolist() == [0.0, 1.0, 2.0]
+
+    @pytest.mark.parametrize("code", ["b1", "u1", "i2", "<i4", ">i8", "f2", ">f4", "f8", "u4"])
+    def test_arrays_of_numbers(self, code):
+        array = np.arange(24).reshape(2, 3, 4).astype(code)
+        content = [array, array.T, array[:, ::2], array[1, 1, 1], np.array(3, code)]
+        for loaded, expected in zip(torch.load(pickled(content), weights_only=True), content, strict=True):
+            np.testing.assert_array_equal(loaded, expected)
+            assert loaded.dtype == expected.dtype.newbyteorder("=") and loaded.shape == expected.shape
+
+    POINTERS = {
+        "from a buffer": (Ask(np.ndarray, (1,), "O", b"A" * 8), "TypeError"),
+        "in fields that a dtype does not know of": (  # it is an array of a number, and has no fields
+            Filled(
+                Built(
+                    Ask(np.dtype, "f8", False, True), (3, "<", None, ("a",), {"a": (Ask(np.dtype, "O"), 0)}, -1, -1, 0)
+                )
+            ),
+            "IndexError",
+        ),
+    }
+
+    @pytest.mark.parametrize("case", POINTERS)
+    def test_no_arrays_of_pointers(self, case, tmp_path):
+        """With numpy's own functions, what such a file holds crashed the process when its first element was read."""
+        content, error = self.POINTERS[case]
+        path = tmp_path / "pointers.pth"
+        torch.save({"state_dict": {}, "array": content}, path)
+        outcome = run_python(
+            """
+            import json, sys
+            import pss_razor.registry, torch
+            try:
+                array = torch.load(sys.argv[1], weights_only=True)["array"]
+                print(json.dumps(repr((array if array.dtype == object else array["a"])[0])))
+            except Exception as error:
+                print(json.dumps(type(error).__name__))
+            """,
+            str(path),
+        )
+        assert outcome == error
+
+    @pytest.mark.parametrize(
+        "state",
+        [
+            (1, (2,), Ask(np.dtype, "f8", False, True), False, b"A" * 8),
+            (1, (2**62, 4), Ask(np.dtype, "f8", False, True), False, b""),
+            (1, (-1,), Ask(np.dtype, "f8", False, True), False, b"A" * 8),
+            (1, (1,), Ask(np.dtype, "O"), False, b"A" * 8),
+            (1, (1,), Ask(np.dtype, "f8,O", False, True), False, b"A" * 16),
+            (1, (1,), Ask(np.dtype, "M8[s]", False, True), False, b"A" * 8),
+            (1, (1,), Ask(np.dtype, "O"), False, [print]),
+        ],
+    )
+    def test_arrays_that_lie(self, state):
+        with pytest.raises((ValueError, pickle.UnpicklingError)):
+            torch.load(pickled(Filled(*state)), weights_only=True)
+
+    def test_history_buffers_that_lie(self):
+        for change in (
+            dict(_log_history=np.zeros((2, 2))),
+            dict(_log_history=np.zeros(3)),
+            dict(_log_history=[1.0, 2.0]),
+            dict(max_length=None),
+            dict(statistics_methods=dict(mean=HistoryBuffer.min)),
+        ):
+            state = {**vars(HistoryBuffer([1.0, 2.0], [1, 1])), **change}
+            with pytest.raises(ValueError, match="a HistoryBuffer"):
+                torch.load(pickled(Built(New(), state)), weights_only=True)
 
     def test_getattr_itself_is_not_changed(self):
         assert getattr(np, "float" + "64") is np.float64

@@ -7,8 +7,6 @@ import contextlib
 import io
 import math
 import numbers
-import pickle
-import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pss_razor.converters.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.converters.pssnet_layout import LAYOUTS, PSSNetLayout, find_layout
 from pss_razor.core import (
     CheckpointError,
@@ -29,8 +26,9 @@ from pss_razor.core import (
     atomic_write,
     make_divisible,
 )
-from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict
+from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, load_checked
 from pss_razor.models import PSS
+from pss_razor.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.registry import MODELS
 from pss_razor.version import __version__
 
@@ -243,21 +241,10 @@ def _load(path: Path) -> Any:
         is_archive = file.read(2) == b"PK"
     if is_archive and not zipfile.is_zipfile(path):
         raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) is truncated; copy it again")
-    try:
-        with _allowing_only(_array_stand_ins() | numpy_scalar_stand_ins()):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        unsafe = re.search(r"GLOBAL (\S+)", str(error))
-        if unsafe:
-            raise CheckpointError(
-                f"checkpoint {path} holds more than tensors and plain values, refused: it asks for {unsafe[1]}"
-            ) from error
-        raise CheckpointError(f"{path} is not a torch checkpoint, or more than tensors and plain values") from error
-    except Exception as error:  # whatever damaged bytes make of the unpickler; nothing of this project runs in there
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {reason}"
-        ) from error
+    with _allowing_only(_array_stand_ins() | numpy_scalar_stand_ins()):
+        return load_checked(
+            path, lambda: torch.load(path, map_location="cpu", weights_only=True), may_have_history=False
+        )
 
 
 @contextlib.contextmanager

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import pickle
-import pickletools
 from pathlib import Path
 from typing import Any
 
-from pss_razor.converters.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.core import ConfigError
 from pss_razor.estimators.latency_table import BlockGeometry
+from pss_razor.numpy_stand_ins import numpy_scalar_stand_ins
+from pss_razor.pickle_check import Instance, Key, Rule, UnknownNameError, check_extent, check_keys, check_pickle
 
 
 def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
@@ -30,9 +30,10 @@ def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
         raise ConfigError(f"latency table {path} does not exist")
     try:
         data = path.read_bytes()
-        _check_sizes(data)
+        check_pickle(io.BytesIO(data), len(data), _NAMES)
         content = _Unpickler(data).load()
-    except _UnsafeNameError as error:
+        check_extent(content, len(data))
+    except UnknownNameError as error:
         raise ConfigError(
             f"{path} holds more than a latency table, refused: it asks for {error}; only __main__.BlockCfg and numpy's "
             "scalars are known"
@@ -47,15 +48,25 @@ def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
     return {_geometry(path, block): _latency_us(path, block, value) for block, value in content.items()}
 
 
-def _check_sizes(data: bytes) -> None:
-    """Keep Python's unpickler from reserving memory for more than the file holds: a few bytes can ask for gigabytes."""
-    for opcode, argument, _ in pickletools.genops(data):  # raises ValueError if a text or bytes end after the file
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(data):
-            raise ValueError(f"object number {argument} in {len(data)} bytes")
+def _block(fields: tuple[Any, ...]) -> Key:
+    check_keys(fields)
+    return Key("a BlockCfg")
 
 
-class _UnsafeNameError(Exception):
-    """A pickle names something that is not on the list."""
+def _any_number(arguments: tuple[Any, ...]) -> Key:
+    return Key("a number")
+
+
+def _dtype(arguments: tuple[Any, ...]) -> Instance:
+    return Instance("a dtype", lambda state: None)
+
+
+_NAMES: dict[str, Rule | None] = {
+    "__main__.BlockCfg": _block,
+    "numpy.dtype": _dtype,
+    "numpy.core.multiarray.scalar": _any_number,
+    "numpy._core.multiarray.scalar": _any_number,
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -73,7 +84,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         path = f"{module}.{name}"
         if path not in self._known:
-            raise _UnsafeNameError(path)
+            raise UnknownNameError(path)
         return self._known[path]
 
 

@@ -32,6 +32,7 @@ from pss_razor.core.errors import (
     TrainingDivergedError,
     UnreachableTargetError,
 )
+from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
 from pss_razor.core.path_board import BoardEntry, PathBoard
 from pss_razor.core.path_sampler import PATH_SAMPLINGS, PathSampler
 from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
@@ -48,6 +49,7 @@ __all__ = [
     "CREAM_OPS",
     "CREAM_STAGES",
     "KERNELS_AND_EXPANSIONS",
+    "MAX_NESTING",
     "PATH_SAMPLINGS",
     "RULES",
     "STEM_CHANNELS",
@@ -89,10 +91,12 @@ __all__ = [
     "build_constraints",
     "check_arch",
     "check_metrics",
+    "check_nesting",
     "choose_depths",
     "exponential_decay",
     "is_number",
     "make_divisible",
+    "parse_json",
     "released_model",
     "selection_metrics",
     "shared_multiplier_subnets",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 from collections import OrderedDict
@@ -49,6 +50,8 @@ class AdaptiveModel(SubnetSwitch):
         self._lock = threading.Lock()
         # Subnets with copies, the one used last at the end -> what is to be put back.
         self._views: OrderedDict[int, list[tuple[nn.Module, str, nn.Parameter]]] = OrderedDict()
+        # Streams of a GPU on which passes ran. Any of them may be reading a copy.
+        self._streams: set[Any] = set()
 
     @classmethod
     def load(
@@ -74,6 +77,11 @@ class AdaptiveModel(SubnetSwitch):
     def _make_contiguous(self, index: int) -> None:
         # A pass under way may meet a weight before or after it is replaced: both have the same values.
         with self._lock:
+            stream = self._current_stream()
+            if stream is not None and stream not in self._streams:
+                self._streams.add(stream)
+                for module, name, _ in itertools.chain(*self._views.values()):
+                    getattr(module, name).record_stream(stream)
             if index in self._views:
                 self._views.move_to_end(index)
                 return
@@ -86,6 +94,16 @@ class AdaptiveModel(SubnetSwitch):
                 for name, parameter in module._parameters.items()
                 if parameter is not None and not parameter.is_contiguous()
             ]
-            for module, name, view in views:
-                module._parameters[name] = nn.Parameter(view.contiguous(), requires_grad=False)
+            copies = [nn.Parameter(view.contiguous(), requires_grad=False) for _, _, view in views]
+            if stream is not None:
+                stream.synchronize()  # a pass on another stream would not wait for what this one is to copy
+                for copy in copies:  # nor the next owner of the memory for passes on other streams
+                    for other in self._streams:
+                        copy.record_stream(other)
+            for (module, name, _), copy in zip(views, copies, strict=True):
+                module._parameters[name] = copy
             self._views[index] = views
+
+    def _current_stream(self) -> Any:
+        """The stream of this thread's passes on a GPU; None on a CPU, where a copy is there when it is made."""
+        return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None

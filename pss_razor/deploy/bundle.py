@@ -1,4 +1,9 @@
-"""The switchable bundle: many subnets of one supernet in one file, with one set of weights."""
+"""The switchable bundle: many subnets of one supernet in one file, with one set of weights.
+
+Whatever a file says, loading it takes time and memory in proportion to its size: what it describes, written out for
+each subnet, may have 16 bytes for each of the file's and a MiB, of which an operation has 70 at least and takes some kB
+and some tenths of a millisecond. Real bundles have less than one.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from pss_razor.core import ExportError, atomic_write
-from pss_razor.deploy.files import parse_json, read_tensors
+from pss_razor.core import ExportError, check_nesting, parse_json
+from pss_razor.deploy.files import checked, read_tensors, write_tensors
 from pss_razor.deploy.static_net import FORMAT as NET_FORMAT
-from pss_razor.deploy.static_net import StaticNet, check_nesting, check_tensors, show
+from pss_razor.deploy.static_net import StaticNet, check_finite, check_tensors, show
 from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, SubnetRecord
 
 FORMAT = 1
@@ -30,9 +34,10 @@ _VALUES = "bn_statistics.{}"
 _EXPONENTS = "bn_exponents.{}"
 
 # Far above any real bundle. They keep a hostile file from filling the memory.
-_MAX_DESCRIPTION_BYTES = 64 * 2**20
+_MAX_DESCRIPTION_BYTES = 2**28
+_DESCRIPTION_BYTES_PER_BYTE = 16
+_LEAST_DESCRIPTION_BYTES = 2**20
 _MAX_SUBNETS = 1024
-_MAX_NODES = 2**18
 _MAX_EXPONENT = 200
 
 # float16 has 11 bits; its largest numbers are in [2**15, 2**16). We stay a power of two below.
@@ -106,8 +111,9 @@ def save_bundle(
     tensors = _share_weights(subnets)
     for index, subnet in enumerate(subnets):
         tensors |= _pack_statistics(index, subnet)
-    tensors[_DESCRIPTION] = _pack_description(subnets, preprocessing)
-    atomic_write(path, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    tensors[_DESCRIPTION] = _pack_description(subnets, preprocessing, size)
+    write_tensors(path, tensors)
 
 
 def load_bundle(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> Bundle:
@@ -129,25 +135,24 @@ def load_bundle(path: str | os.PathLike[str], device: str | torch.device = "cpu"
     """
     if not Path(path).is_file():
         raise ExportError(f"{path} does not exist or is not a file; give the bundle that the export wrote")
-    tensors = read_tensors(Path(path))
-    try:
-        return _Reader(tensors, torch.device(device)).read()
-    except ExportError as error:
-        raise ExportError(f"{path}: {error}") from error
+    file = read_tensors(Path(path))
+    with checked(str(path), file.is_intact()):
+        return _Reader(file.tensors, file.size, torch.device(device)).read()
 
 
 class _Reader:
     """Builds subnets out of a file's tensors, and keeps account of which of them are used."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(self, tensors: Mapping[str, Tensor], file_size: int, device: torch.device) -> None:
         self.tensors = {
             name: tensor.to(device) if name.startswith(_WEIGHTS) else tensor for name, tensor in tensors.items()
         }
+        self.file_size = file_size
         self.device = device
         self.used: dict[str, torch.Size] = {}
 
     def read(self) -> Bundle:
-        description = _unpack_description(self.tensor(_DESCRIPTION))
+        description = _unpack_description(self.tensor(_DESCRIPTION), self.file_size)
         nodes, preprocessing = description["nodes"], description["preprocessing"]
         subnets: list[BundledSubnet] = []
         for index, entry in enumerate(description["subnets"]):
@@ -161,18 +166,13 @@ class _Reader:
         for name, tensor in self.tensors.items():
             if self.used.get(name) != tensor.shape:
                 raise ExportError(f"tensor {show(name)} is more than the subnets use; export the bundle again")
+        # Once for what all subnets share.
+        check_finite({name: tensor for name, tensor in self.tensors.items() if name.startswith(_WEIGHTS)})
         return Bundle(tuple(subnets), preprocessing)
 
-    def subnet(self, index: int, entry: Any, nodes: Sequence[Any]) -> BundledSubnet:
-        fields = {field.name for field in dataclasses.fields(SubnetRecord)} | {"nodes"}
-        if not isinstance(entry, dict) or entry.keys() | OPTIONAL_CHOICES != fields:
-            found = sorted(entry) if isinstance(entry, dict) else entry
-            raise ExportError(f"it has {show(found)} instead of {sorted(fields)}; export the bundle again")
+    def subnet(self, index: int, entry: Mapping[str, Any], nodes: Sequence[Any]) -> BundledSubnet:
         record = SubnetRecord(**{key: value for key, value in entry.items() if key != "nodes"})
-        positions = entry["nodes"]
-        if not isinstance(positions, list) or not all(type(i) is int and 0 <= i < len(nodes) for i in positions):
-            raise ExportError(f"its nodes are {show(positions)}; they must be numbers below {len(nodes)}")
-        spec = {"format": NET_FORMAT, "resolution": record.resolution, "nodes": [nodes[i] for i in positions]}
+        spec = {"format": NET_FORMAT, "resolution": record.resolution, "nodes": [nodes[i] for i in entry["nodes"]]}
         return BundledSubnet(net=StaticNet.build(spec, lambda net: self.state(index, net)), **record.to_json())
 
     def state(self, index: int, net: StaticNet) -> dict[str, Tensor]:
@@ -197,7 +197,9 @@ class _Reader:
             if any(abs(exponent) > _MAX_EXPONENT for exponent in exponents.tolist()):
                 raise ExportError(f"an exponent of its BN statistics is beyond {_MAX_EXPONENT}; copy the bundle again")
             sizes = [tensor.numel() for tensor in wanted.values()]
-            state |= zip(wanted, _decode(values, exponents, sizes).to(self.device).split(sizes), strict=True)
+            statistics = _decode(values, exponents, sizes)
+            check_finite({_VALUES.format(index): statistics})
+            state |= zip(wanted, statistics.to(self.device).split(sizes), strict=True)
         return state
 
     def prefix(self, name: str, shape: torch.Size) -> Tensor:
@@ -228,6 +230,7 @@ def _share_weights(subnets: Sequence[BundledSubnet]) -> dict[str, Tensor]:
     for subnet in subnets:
         with torch.device("meta"):
             check_tensors(StaticNet(subnet.net.spec).state_dict(), subnet.net.state_dict())
+        check_finite(subnet.net.state_dict())
         for name, parameter in subnet.net.named_parameters():
             shape = shapes.setdefault(name, tuple(parameter.shape))
             if len(shape) != parameter.dim():
@@ -286,7 +289,7 @@ def _decode(values: Tensor, exponents: Tensor, sizes: Sequence[int]) -> Tensor:
     return (values.double() * scales.repeat_interleave(torch.tensor(sizes))).float()
 
 
-def _pack_description(subnets: Sequence[BundledSubnet], preprocessing: Mapping[str, Any]) -> Tensor:
+def _pack_description(subnets: Sequence[BundledSubnet], preprocessing: Mapping[str, Any], file_size: int) -> Tensor:
     """Everything but numbers. A node that several subnets have in common is written once."""
     numbers: dict[str, int] = {}
     programs: list[list[int]] = [[] for _ in subnets]
@@ -306,18 +309,24 @@ def _pack_description(subnets: Sequence[BundledSubnet], preprocessing: Mapping[s
         data = json.dumps(description, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError) as error:
         raise ExportError(f"the preprocessing is not JSON: {error}; use plain Python values") from error
-    _check_description(description)
+    _check_description(description, _description_limit(file_size))
     return torch.frombuffer(bytearray(zlib.compress(data, 9)), dtype=torch.uint8)
 
 
-def _unpack_description(packed: Tensor) -> dict[str, Any]:
+def _description_limit(file_size: int) -> int:
+    """Bytes that the description may have, and the operations of all subnets, written out."""
+    return min(_MAX_DESCRIPTION_BYTES, _DESCRIPTION_BYTES_PER_BYTE * file_size + _LEAST_DESCRIPTION_BYTES)
+
+
+def _unpack_description(packed: Tensor, file_size: int) -> dict[str, Any]:
     if packed.dtype != torch.uint8 or packed.dim() != 1:
         raise ExportError(f"the description is {packed.dtype} {tuple(packed.shape)} instead of bytes; copy it again")
     inflater = zlib.decompressobj()
+    limit = _description_limit(file_size)
     try:
-        data = inflater.decompress(packed.numpy().tobytes(), _MAX_DESCRIPTION_BYTES)
+        data = inflater.decompress(packed.numpy().tobytes(), limit)
         if inflater.unconsumed_tail:
-            raise ExportError(f"the description has more than {_MAX_DESCRIPTION_BYTES} bytes; it is not one of ours")
+            raise ExportError(f"the description has more than {limit} bytes; it is not one of ours")
         if not inflater.eof or inflater.unused_data:
             raise ValueError("it is cut off or followed by something")
         description = parse_json(data)
@@ -325,12 +334,12 @@ def _unpack_description(packed: Tensor) -> dict[str, Any]:
         raise
     except (ValueError, zlib.error) as error:
         raise ExportError(f"the description is damaged ({show(str(error))}); copy it again") from error
-    _check_description(description)
+    _check_description(description, limit)
     return description
 
 
-def _check_description(description: Any) -> None:
-    """Checks the outermost level; the subnets are checked one by one when they are built."""
+def _check_description(description: Any, limit: int) -> None:
+    """Checks the outermost levels and the amount of all; the subnets are checked one by one when they are built."""
     types = {"format": int, "preprocessing": dict, "subnets": list, "nodes": list}
     if not isinstance(description, dict) or description.keys() != types.keys():
         found = sorted(description) if isinstance(description, dict) else description
@@ -343,8 +352,22 @@ def _check_description(description: Any) -> None:
     subnets = description["subnets"]
     if not 1 <= len(subnets) <= _MAX_SUBNETS:
         raise ExportError(f"there are {len(subnets)} subnets; a bundle has 1 to {_MAX_SUBNETS}")
-    nodes = sum(
-        len(subnet["nodes"]) for subnet in subnets if isinstance(subnet, dict) and isinstance(subnet.get("nodes"), list)
-    )
-    if nodes > _MAX_NODES:
-        raise ExportError(f"the subnets have {nodes} operations in all; a bundle has {_MAX_NODES} at most")
+    fields = {field.name for field in dataclasses.fields(SubnetRecord)} | {"nodes"}
+    sizes = [len(json.dumps(node)) for node in description["nodes"]]
+    operations = amount = 0
+    for index, subnet in enumerate(subnets):
+        if not isinstance(subnet, dict) or subnet.keys() | OPTIONAL_CHOICES != fields:
+            found = sorted(subnet) if isinstance(subnet, dict) else subnet
+            raise ExportError(f"subnet {index}: it has {show(found)} instead of {sorted(fields)}; export it again")
+        positions = subnet["nodes"]
+        if not isinstance(positions, list) or not all(type(i) is int and 0 <= i < len(sizes) for i in positions):
+            raise ExportError(
+                f"subnet {index}: its nodes are {show(positions)}; they must be numbers below {len(sizes)}"
+            )
+        operations += len(positions)
+        amount += sum(sizes[i] for i in positions)
+    if amount > limit:
+        raise ExportError(
+            f"the subnets have {operations} operations in all, which take {amount} bytes written out; a bundle of this "
+            f"size has {limit} at most"
+        )

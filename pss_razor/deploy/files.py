@@ -1,24 +1,28 @@
-"""Static networks and their manifest on disk: JSON and safetensors, checked completely before use."""
+"""Static networks and their manifest on disk: JSON and safetensors, checked completely before use.
+
+Loading takes time and memory in proportion to the sizes of the files, whatever they say: JSON 40 bytes for each of its
+own, an operation of a network about as many, weights three times their size. Files of weights have a digest of their
+content, which shows damage, not malice: who changes a file can write another digest.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
-import math
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pss_razor.core import ExportError, atomic_write
-from pss_razor.deploy.static_net import MAX_NESTING, MAX_RESOLUTION, StaticNet, check_nesting, check_tensors, show
-from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES
+from pss_razor.core import ExportError, atomic_write, check_nesting, parse_json
+from pss_razor.deploy.static_net import MAX_RESOLUTION, StaticNet, check_finite, check_tensors, show
+from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, is_number
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -27,6 +31,10 @@ MANIFEST_FORMAT = 1
 
 # The description of a network with a thousand layers has about half a MiB.
 _MAX_JSON_BYTES = 16 * 2**20
+# Longer than any path may be. Resolving a path takes time that grows with the square of its length.
+_MAX_PATH_LENGTH = 1024
+# In the metadata of a safetensors file.
+_DIGEST = "sha256"
 
 
 def save_subnet(net: StaticNet, directory: str | os.PathLike[str]) -> dict[str, str]:
@@ -46,7 +54,8 @@ def save_subnet(net: StaticNet, directory: str | os.PathLike[str]) -> dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     check_tensors(_meta_state(net), tensors)
-    atomic_write(folder / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata={"format": "pt"}))
+    check_finite(tensors)
+    write_tensors(folder / WEIGHTS_FILE, tensors, net.spec)
     atomic_write(folder / SPEC_FILE, _to_json(net.spec))
     return {"spec": SPEC_FILE, "weights": WEIGHTS_FILE}
 
@@ -68,11 +77,9 @@ def load_subnet(directory: str | os.PathLike[str]) -> StaticNet:
     """
     folder = Path(directory)
     spec = _read_json(folder / SPEC_FILE)
-    tensors = read_tensors(folder / WEIGHTS_FILE)
-    try:
-        return StaticNet.from_tensors(spec, tensors)
-    except ExportError as error:
-        raise ExportError(f"{folder} ({SPEC_FILE}, {WEIGHTS_FILE}): {error}") from error
+    file = read_tensors(folder / WEIGHTS_FILE)
+    with checked(f"{folder} ({SPEC_FILE}, {WEIGHTS_FILE})", file.is_intact(spec)):
+        return StaticNet.from_tensors(spec, file.tensors)
 
 
 def write_manifest(directory: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
@@ -121,34 +128,82 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     return manifest
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file.
+class TensorFile(NamedTuple):
+    """What a safetensors file holds.
+
+    Attributes:
+        tensors: By name.
+        digest: SHA-256 of the content as it was written; None in files of pss_razor 0.1.
+        size: Bytes of the file.
+    """
+
+    tensors: dict[str, Tensor]
+    digest: str | None
+    size: int
+
+    def is_intact(self, description: Any = None) -> bool:
+        """Whether the content is what was written, as far as the file can tell."""
+        return self.digest is None or self.digest == _digest(self.tensors, description)
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], description: Any = None) -> None:
+    """Writes a safetensors file with a digest of its content.
+
+    Args:
+        path: The file.
+        tensors: By name, on the CPU and contiguous.
+        description: JSON-able; what belongs to the tensors and is in another file. The digest is of both.
+    """
+    metadata = {"format": "pt", _DIGEST: _digest(tensors, description)}
+    atomic_write(path, safetensors.torch.save(dict(tensors), metadata=metadata))
+
+
+def read_tensors(path: Path) -> TensorFile:
+    """Reads a safetensors file. Its digest is left to be compared.
 
     Raises:
         ExportError: The file is missing, or damaged.
     """
+    data = _read(path)
     try:
-        return safetensors.torch.load(_read(path))
+        tensors = safetensors.torch.load(data)
+        header = parse_json(data[8 : 8 + int.from_bytes(data[:8], "little")])
     except (SafetensorError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-        if isinstance(error, ExportError):
-            raise
         raise ExportError(
             f"{path} is truncated or not a safetensors file ({show(str(error))}); copy it again"
         ) from error
+    metadata = header.get("__metadata__") or {}
+    if not metadata.keys() <= {"format", _DIGEST}:
+        raise ExportError(f"{path} is damaged or not one of our files: it says {show(metadata)}; copy it again")
+    return TensorFile(tensors, metadata.get(_DIGEST), len(data))
 
 
-def parse_json(data: bytes) -> Any:
-    """Parses JSON that need not be trusted.
+@contextlib.contextmanager
+def checked(what: str, intact: bool) -> Iterator[None]:
+    """Names the files in errors of what is done inside, and says whether damage may be the reason.
+
+    Args:
+        what: The files.
+        intact: Whether their content is what was written; if not, it is an error at the end.
 
     Raises:
-        ValueError: It is not JSON, or nested so deeply that it would exhaust the stack.
+        ExportError: Something is wrong inside, or the files are not intact.
     """
-    # json recurses. Python's own limit guards the stack, but libraries raise it (mmrazor does) until it does not.
-    brackets = np.frombuffer(re.sub(rb'"(?:[^"\\]|\\.)*"', b"", data), dtype=np.uint8)
-    opening, closing = np.isin(brackets, list(b"[{")), np.isin(brackets, list(b"]}"))
-    if np.max(np.cumsum(opening.astype(int) - closing), initial=0) > MAX_NESTING:
-        raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
-    return json.loads(data)
+    damage = "the content is not what was written (its SHA-256 differs), the file is damaged; copy it again"
+    try:
+        yield
+    except ExportError as error:
+        raise ExportError(f"{what}: {error}" if intact else f"{what}: {damage}. It shows in this: {error}") from error
+    if not intact:
+        raise ExportError(f"{what}: {damage}")
+
+
+def _digest(tensors: Mapping[str, Tensor], description: Any) -> str:
+    digest = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _meta_state(net: StaticNet) -> dict[str, Any]:
@@ -202,9 +257,9 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         check(isinstance(subnet, dict), what, subnet, "an object")
         check(isinstance(subnet.get("metric"), str), f"{what}.metric", subnet.get("metric"), "text")
         for key in ("target", "resource", "parity_error"):
-            check(_is_number(subnet.get(key)), f"{what}.{key}", subnet.get(key), "a finite number")
+            check(is_number(subnet.get(key)), f"{what}.{key}", subnet.get(key), "a finite number")
         accuracy = subnet.get("accuracy", "missing")
-        good = accuracy is None or _is_number(accuracy)
+        good = accuracy is None or is_number(accuracy)
         check(good, f"{what}.accuracy", accuracy, "a finite number, or null if it was not evaluated")
         name = (subnet["metric"], subnet["target"])
         check(name not in seen, f"(metric, target) of {what}", name, "unique")
@@ -213,7 +268,7 @@ def _check_manifest(manifest: Any, path: Path) -> None:
         check(_are_choices(channels), f"{what}.channels", channels, "counts or names of ops")
         for key in OPTIONAL_CHOICES & subnet.keys():
             good = isinstance(subnet[key], dict) and all(
-                isinstance(choice, str) or _is_number(choice) for choice in subnet[key].values()
+                isinstance(choice, str) or is_number(choice) for choice in subnet[key].values()
             )
             check(good, f"{what}.{key}", subnet[key], "an object of search group -> text or number")
         size = subnet.get("resolution")
@@ -224,10 +279,6 @@ def _check_manifest(manifest: Any, path: Path) -> None:
             check(
                 _is_inside(file, path.parent), f"{what}.files[{show(kind)}]", file, "a relative path inside its folder"
             )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def _is_map(value: Any, kind: type) -> bool:
@@ -244,11 +295,13 @@ def _are_choices(channels: Any) -> bool:
 
 def _is_inside(file: str, folder: Path) -> bool:
     """Whether a path from a manifest names something below the folder, on every system and through all links."""
+    if len(file) > _MAX_PATH_LENGTH:
+        return False
     windows = PureWindowsPath(file)
     if "\0" in file or "\\" in file or windows.drive or PurePosixPath(file).is_absolute() or ".." in windows.parts:
         return False
     try:
         resolved, root = (folder / file).resolve(), folder.resolve()
-    except (OSError, RuntimeError):  # a loop of links
+    except (OSError, RuntimeError, ValueError):  # a loop of links, or no name of a file
         return False
     return resolved != root and resolved.is_relative_to(root)

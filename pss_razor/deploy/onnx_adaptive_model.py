@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ class OnnxAdaptiveModel(SubnetSwitch):
         self._options.intra_op_num_threads = num_threads
         self._options.log_severity_level = 3  # errors; a damaged file is reported by us
         self._lock = threading.Lock()
-        self._sessions: OrderedDict[int, Any] = OrderedDict()  # the one used last at the end
+        # Those that are open and those that a thread is opening, the one used last at the end.
+        self._sessions: OrderedDict[int, Future[Any]] = OrderedDict()
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], max_sessions: int = 4, num_threads: int = 0) -> OnnxAdaptiveModel:
@@ -114,7 +116,7 @@ class OnnxAdaptiveModel(SubnetSwitch):
     def open_sessions(self) -> list[str]:
         """Names of the subnets whose sessions are open, the one used last at the end."""
         with self._lock:
-            return [self.subnets[index].name for index in self._sessions]
+            return [self.subnets[index].name for index, session in self._sessions.items() if session.done()]
 
     def _run(self, index: int, images: Tensor) -> Tensor:
         session = self._session(index)
@@ -126,13 +128,24 @@ class OnnxAdaptiveModel(SubnetSwitch):
         return torch.from_numpy(logits)
 
     def _session(self, index: int) -> Any:
+        # Opening takes long, and must not keep threads waiting that want another session.
         with self._lock:
-            if index not in self._sessions:
+            is_new = index not in self._sessions
+            if is_new:
                 while len(self._sessions) >= self._max_sessions:
                     self._sessions.popitem(last=False)  # closed when the last pass that runs it ends
-                self._sessions[index] = self._open(self._files[index])
+                self._sessions[index] = Future()
             self._sessions.move_to_end(index)
-            return self._sessions[index]
+            session = self._sessions[index]
+        if is_new:
+            try:
+                session.set_result(self._open(self._files[index]))
+            except BaseException as error:
+                with self._lock:
+                    if self._sessions.get(index) is session:  # the next that wants it tries again
+                        del self._sessions[index]
+                session.set_exception(error)
+        return session.result()
 
     def _open(self, file: Path) -> Any:
         try:

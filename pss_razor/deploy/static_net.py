@@ -11,20 +11,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pss_razor.core import ExportError
+from pss_razor.core import ExportError, check_nesting
 from pss_razor.deploy.whitelist import FUNCTIONS, METHODS, MODULE_ATTRIBUTES, MODULES
 
 FORMAT = 1
 IMAGE_CHANNELS = 3
 
-# Far above any real network. They keep a hostile description from filling the memory.
-MAX_NESTING = 32
+# Far above any real network. They keep a hostile description from filling the memory: with them, checking and building
+# an operation takes no more than some kB and ms, whatever its arguments are.
 MAX_RESOLUTION = 2048
 _MAX_CONFIG_INT = 2**24
+_MAX_CONFIG_LENGTH = 8
 _MAX_NUMBER = 2**62
 _MAX_ELEMENTS = 2**30
-_MAX_LENGTH = 4096
+_MAX_DIMENSIONS = 16
+_MAX_LENGTH = 1024  # of a text, and of a list with all that is in it
 _MAX_DEPTH = 8
+_MAX_NAME_LENGTH = 512
+_MAX_NAME_PARTS = 32
 
 _NODE_KEYS = {"name", "op", "target", "args", "kwargs"}
 _CONFIG_STRINGS = {"same", "valid", "zeros", "reflect", "replicate", "circular"}
@@ -78,7 +82,9 @@ class StaticNet(nn.Module):
         Raises:
             ExportError: The description or a tensor is bad; the message names it.
         """
-        return cls.build(spec, lambda net: tensors)
+        net = cls.build(spec, lambda net: tensors)
+        check_finite(tensors)
+        return net
 
     @classmethod
     def build(cls, spec: Mapping[str, Any], find: Callable[[StaticNet], Mapping[str, Tensor]]) -> StaticNet:
@@ -86,7 +92,8 @@ class StaticNet(nn.Module):
 
         Args:
             spec: As for :class:`StaticNet`.
-            find: Gets the network without memory (on the meta device), and returns its state dict.
+            find: Gets the network without memory (on the meta device), and returns its state dict, of which names,
+                shapes and dtypes are checked here. Whether numbers are finite is left to it.
 
         Returns:
             As :meth:`from_tensors`.
@@ -195,7 +202,7 @@ def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor])
         tensors: The weights.
 
     Raises:
-        ExportError: A tensor is missing, left over, of another shape or dtype, or not finite.
+        ExportError: A tensor is missing, left over, or of another shape or dtype.
     """
     for what, names in (("missing", expected.keys() - tensors.keys()), ("unknown", tensors.keys() - expected.keys())):
         if names:
@@ -207,6 +214,15 @@ def check_tensors(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor])
                 f"tensor {show(name)} is {tensor.dtype} {tuple(tensor.shape)}, but the network needs "
                 f"{wanted.dtype} {tuple(wanted.shape)}; export the network again"
             )
+
+
+def check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Checks that weights are numbers.
+
+    Raises:
+        ExportError: One has a value that is NaN or infinite.
+    """
+    for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
             raise ExportError(f"tensor {show(name)} has NaN or infinite values; train or calibrate the network again")
 
@@ -283,11 +299,13 @@ class _Compiler:
         self.calls: list[tuple[Callable[..., Any], tuple[int, ...], int]] = []
         self.names: list[str] = []
         self.node = ""
+        self.operands = 0
 
     def compile(self, nodes: Sequence[Any]) -> _Program:
         result: int | None = None
         for position, node in enumerate(nodes):
             self.node = _checked_node(node, position)
+            self.operands = 0
             if self.node in self.slots:
                 self.fail("has a name that another node has already", self.node)
             op = node["op"]
@@ -337,6 +355,9 @@ class _Compiler:
         """Slot of an argument; lists and tuples of constants are made here, those of node values at each run."""
         if depth > _MAX_DEPTH:
             self.fail("has an argument that is nested too deeply", f"more than {_MAX_DEPTH} levels")
+        self.operands += 1
+        if self.operands > _MAX_LENGTH or (isinstance(argument, str) and len(argument) > _MAX_LENGTH):
+            self.fail("has too much of arguments", f"more than {_MAX_LENGTH}")
         make: Callable[..., Any]
         match argument:
             case None | bool() | int() | float() | str():
@@ -373,6 +394,8 @@ class _Compiler:
             self.fail("uses a module type that is not whitelisted", type_name)
         module = self.build(MODULES[type_name], config)
         *parents, name = target.split(".")
+        if len(parents) >= _MAX_NAME_PARTS:
+            self.fail("has a module name of too many parts", target)
         parent = self.layers
         try:
             for part in parents:
@@ -393,7 +416,7 @@ class _Compiler:
         arguments = {}
         for key, value in config.items():
             items = value if isinstance(value, list) else [value]
-            if not all(_is_setting(item) for item in items):
+            if len(items) > _MAX_CONFIG_LENGTH or not all(_is_setting(item) for item in items):
                 self.fail(f"has a bad value for {key} of {cls.__name__}", value)
             arguments[key] = tuple(value) if isinstance(value, list) else value
         try:
@@ -410,25 +433,6 @@ class _Compiler:
             seen |= dead
             steps.append(_Step(function, slots, out, tuple(sorted(dead))))
         return steps[::-1]
-
-
-def check_nesting(value: object) -> None:
-    """Check that a value is not nested so deeply that JSON's recursion would exhaust the stack.
-
-    Raises:
-        ValueError: It is.
-    """
-    level = [value]
-    for _ in range(MAX_NESTING):
-        level = [
-            child
-            for parent in level
-            if isinstance(parent, (dict, list, tuple))
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-        ]
-        if not level:
-            return
-    raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
 
 
 def _checked_spec(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -462,6 +466,8 @@ def _checked_node(node: Any, position: int) -> str:
     for key in wanted:
         if not isinstance(node[key], types[key]):
             raise ExportError(f"node {position} has a bad {key}: {show(node[key])}; export the network again")
+        if isinstance(node[key], str) and len(node[key]) > _MAX_NAME_LENGTH:
+            raise ExportError(f"node {position} has a {key} of {len(node[key])} characters; export the network again")
     return node["name"]
 
 
@@ -475,21 +481,36 @@ def _is_setting(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and abs(value) <= _MAX_CONFIG_INT)
 
 
-def _check_value(name: str, value: Any, depth: int = 0) -> None:
+def _check_value(name: str, value: Any) -> None:
     """Refuses values that no real network has between its layers."""
+    # A list may hold another many times, so that looking at all that is in it could take forever.
+    level, count = [value], 1
+    for _ in range(_MAX_DEPTH):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, list | tuple):
+                count += len(item)
+                if count > _MAX_LENGTH:
+                    _refuse_value(name, value)
+                inner += item
+            elif not _is_plausible(item):
+                _refuse_value(name, item)
+        if not inner:
+            return
+        level = inner
+    _refuse_value(name, value)
+
+
+def _is_plausible(value: Any) -> bool:
     match value:
         case Tensor():
-            good = value.numel() <= _MAX_ELEMENTS
-        case str() | list() | tuple():
-            good = len(value) <= _MAX_LENGTH and depth <= _MAX_DEPTH
-            if good and not isinstance(value, str):
-                for item in value:
-                    _check_value(name, item, depth + 1)
+            return value.numel() <= _MAX_ELEMENTS and value.dim() <= _MAX_DIMENSIONS
+        case str():
+            return len(value) <= _MAX_LENGTH
         case bool() | int() | float():
-            good = abs(value) <= _MAX_NUMBER
-        case None | slice():
-            good = True
-        case _:
-            good = False
-    if not good:
-        raise ExportError(f"node {show(name)} makes a value of absurd size or type {type(value).__name__}")
+            return abs(value) <= _MAX_NUMBER
+    return value is None or isinstance(value, slice)
+
+
+def _refuse_value(name: str, value: Any) -> NoReturn:
+    raise ExportError(f"node {show(name)} makes a value of absurd size or type {type(value).__name__}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +12,7 @@ from pss_razor.deploy.static_net import MAX_RESOLUTION, show
 
 # Fields that a file has only where there are such search groups.
 OPTIONAL_CHOICES = {"ops", "values"}
+_MAX_NAME_LENGTH = 256
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,17 +52,18 @@ class SubnetRecord:
             if not good:
                 raise ExportError(f"{field} of a subnet is {show(getattr(self, field))}; it must be {wanted}")
 
-        check("name", isinstance(self.name, str) and bool(self.name), "text")
+        good = isinstance(self.name, str) and 0 < len(self.name) <= _MAX_NAME_LENGTH
+        check("name", good, f"text of at most {_MAX_NAME_LENGTH} characters")
         check("metric", isinstance(self.metric, str), "text")
-        check("target", _is_number(self.target), "a finite number")
-        check("accuracy", self.accuracy is None or _is_number(self.accuracy), "a finite number or None")
+        check("target", is_number(self.target), "a finite number")
+        check("accuracy", self.accuracy is None or is_number(self.accuracy), "a finite number or None")
         costs = self.resources
-        good = isinstance(costs, Mapping) and all(isinstance(k, str) and _is_number(v) for k, v in costs.items())
+        good = isinstance(costs, Mapping) and all(isinstance(k, str) and is_number(v) for k, v in costs.items())
         check("resources", good, "a mapping from metrics to finite numbers")
         for field in OPTIONAL_CHOICES | {"channels"}:
             groups = getattr(self, field)
             good = isinstance(groups, Mapping) and all(
-                isinstance(k, str) and (isinstance(v, str) or _is_number(v)) for k, v in groups.items()
+                isinstance(k, str) and (isinstance(v, str) or is_number(v)) for k, v in groups.items()
             )
             check(field, good, "a mapping from search groups to choices")
         good = type(self.resolution) is int and 1 <= self.resolution <= MAX_RESOLUTION
@@ -77,5 +79,6 @@ class SubnetRecord:
         }
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+def is_number(value: Any) -> bool:
+    """Whether a value from a file is a finite number, and not beyond every float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

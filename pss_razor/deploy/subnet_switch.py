@@ -73,17 +73,21 @@ class SubnetSwitch(ABC):
                 or ``latency_cpu_us=20_000``. Without any, all subnets are within.
 
         Returns:
-            The subnet. Of two with one accuracy it is the cheaper; of those without a measured accuracy, which come
-            after all others, the more expensive.
+            The subnet, whatever other threads choose meanwhile. Of two with one accuracy it is the cheaper; of those
+            without a measured accuracy, which come after all others, the more expensive.
 
         Raises:
-            ExportError: A metric is unknown, a budget is not a positive number, or no subnet is within the budgets;
-                the message names the cheapest then, and the current subnet stays.
+            ExportError: A metric is unknown or given under two names, a budget is not a positive number, or no subnet
+                is within the budgets; the message names the cheapest then, and the current subnet stays.
 
         Example:
             >>> model.select(latency_cpu_us=20_000, params=3.0)  # doctest: +SKIP
         """
-        limits = {self.metric_of(name): _checked_budget(name, value) for name, value in budgets.items()}
+        names = {name: self.metric_of(name) for name in budgets}
+        for metric in names.values():
+            if len(same := [name for name in names if names[name] == metric]) > 1:
+                raise ExportError(f"{' and '.join(same)} are one budget; give one of them")
+        limits = {metric: _checked_budget(name, budgets[name]) for name, metric in names.items()}
         feasible = [
             index
             for index, subnet in enumerate(self.subnets)
@@ -95,8 +99,7 @@ class SubnetSwitch(ABC):
             has = " and ".join(f"{metric} = {cheapest.resources[metric]:g}" for metric in limits)
             raise ExportError(f"no subnet has {wanted}; the cheapest, {show(cheapest.name)}, has {has}")
         cost = next(iter([*limits, *self._metrics.values()]), None)
-        self._current = max(feasible, key=lambda index: _rank(self.subnets[index], cost))
-        return self.current
+        return self._switch(max(feasible, key=lambda index: _rank(self.subnets[index], cost)))
 
     def use(self, name: str) -> SubnetRecord:
         """Makes a subnet the current one, by its name.
@@ -104,8 +107,7 @@ class SubnetSwitch(ABC):
         Raises:
             ExportError: There is no such subnet.
         """
-        self._current = self._index(name)
-        return self.current
+        return self._switch(self._index(name))
 
     def ladder(self, metric: str) -> list[SubnetRecord]:
         """The subnets from the cheapest to the most accurate, without those that a cheaper one equals or surpasses.
@@ -162,6 +164,11 @@ class SubnetSwitch(ABC):
             index = self._index(name)
             side = self.subnets[index].resolution
             self._run(index, torch.zeros(batch_size, IMAGE_CHANNELS, side, side, device=self.device))
+
+    def _switch(self, index: int) -> SubnetRecord:
+        """Makes a subnet the current one, and returns it: by then another thread may have chosen another."""
+        self._current = index
+        return self.subnets[index]
 
     def _index(self, name: str) -> int:
         if name not in self._indices:

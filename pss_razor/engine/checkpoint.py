@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch
 from torch import nn
 
 from pss_razor.core import CheckpointError
+from pss_razor.engine.checkpoint_check import check_checkpoint
+from pss_razor.pickle_check import UnknownNameError, check_extent
 
 CHECKPOINT_KEY = "pss"
 
@@ -52,23 +53,40 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
             is_archive = file.read(2) == b"PK"
         problem = "is truncated; copy it again or take an earlier one" if is_archive else "is not a torch checkpoint"
         raise CheckpointError(f"checkpoint {path} ({path.stat().st_size} bytes) {problem}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"checkpoint {path} holds more than tensors and plain values, refused: {reason}"
-        ) from error
-    except (RuntimeError, EOFError, KeyError, PermissionError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {error}"
-        ) from error
+    checkpoint = load_checked(path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         keys = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
         raise CheckpointError(f"{path} is not a checkpoint of tools/train.py: no 'state_dict' in {keys}")
     if needs_pools:
         get_sampler_state(checkpoint, path)
     return checkpoint
+
+
+def load_checked(path: Path, load: Callable[[], Any], may_have_history: bool = True) -> Any:
+    """What ``load`` reads from a file of ``torch.save``, if it has been checked that it can be read safely.
+
+    Args:
+        path: The file.
+        load: Calls ``torch.load`` on it, with ``weights_only``.
+        may_have_history: Whether MMEngine's ``HistoryBuffer`` may be in it.
+
+    Raises:
+        CheckpointError: The file is damaged, or unsafe.
+    """
+    try:
+        check_checkpoint(path, may_have_history)
+        content = load()
+        check_extent(content, path.stat().st_size)
+        return content
+    except UnknownNameError as error:
+        raise CheckpointError(
+            f"checkpoint {path} holds more than tensors and plain values, refused: it asks for {error}"
+        ) from error
+    except Exception as error:  # whatever damaged bytes make of the readers; nothing of this project runs in there
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read, it is damaged or not a checkpoint: {reason:.300}"
+        ) from error
 
 
 def get_sampler_state(
@@ -93,6 +111,10 @@ def check_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
     Raises:
         CheckpointError: They are of another backbone or another number of classes; names the first difference.
     """
+    if not isinstance(state_dict, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state_dict.items()
+    ):
+        raise CheckpointError("the checkpoint's 'state_dict' is not a table of tensors")
     own = {name: tensor.shape for name, tensor in model.state_dict().items()}
     saved = {name.removeprefix("module."): tensor.shape for name, tensor in state_dict.items()}
     missing, extra = sorted(set(own) - set(saved)), sorted(set(saved) - set(own))

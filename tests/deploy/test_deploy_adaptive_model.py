@@ -128,6 +128,63 @@ def test_switches_do_not_change_passes_under_way(model):
     assert len(seen) > 1
 
 
+def test_a_call_returns_the_subnet_that_it_chose(bundle_file):
+    """Another thread switches at the worst moment, right after the choice."""
+
+    class SwitchedByAnother(AdaptiveModel):
+        _current = property(lambda self: 0, lambda self, index: None)
+
+    model = SwitchedByAnother.load(bundle_file)
+    assert model.use("subnet_3").name == "subnet_3"
+    assert model.select(flops=3.5).name == "subnet_2"
+    assert model.current.name == "subnet_0"  # which is the other thread's
+
+
+def test_one_budget_under_two_names(model):
+    for budgets in (dict(latency_cpu=4000, latency_cpu_us=1000), dict(latency_cpu_us=1000, flops=3, latency_cpu=4000)):
+        with pytest.raises(ExportError, match=" and ".join(name for name in budgets if name != "flops")):
+            model.select(**budgets)
+    assert model.current.name == "subnet_5"
+
+
+class Stream:
+    """Stands in for a stream of a GPU, of which the tests have none."""
+
+    def __init__(self, model):
+        self.model = model
+        self.contiguous = None
+
+    def synchronize(self):
+        self.contiguous = [all(p.is_contiguous() for p in subnet.net.parameters()) for subnet in self.model.subnets]
+
+
+def test_copies_on_streams_of_a_gpu(bundle_file, monkeypatch):
+    """Copies are complete before any pass can meet them, and no stream's memory is given away while it may read."""
+    model = AdaptiveModel.load(bundle_file, working_copies=2)
+    streams = [Stream(model), Stream(model)]
+    current = streams[0]
+    recorded = {stream: set() for stream in streams}
+    monkeypatch.setattr(model, "_current_stream", lambda: current)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: recorded[stream].add(id(tensor)))
+    views = {index: {id(p) for p in model.subnets[index].net.parameters()} for index in (0, 1)}
+
+    def copies(index):
+        return {id(p) for p in model.subnets[index].net.parameters()} - views[index]
+
+    images = torch.zeros(1, 3, 16, 16)
+    model.use("subnet_0")
+    model(images)
+    assert streams[0].contiguous[0] is False  # waited for when made, before they were put in place
+    assert copies(0) and recorded == {streams[0]: copies(0), streams[1]: set()}
+    current = streams[1]
+    model(images)  # meets the copies that the other stream made
+    assert recorded[streams[1]] == copies(0)
+    model.use("subnet_1")
+    model(images)
+    assert streams[1].contiguous[:2] == [True, False]
+    assert recorded[streams[0]] == recorded[streams[1]] == copies(0) | copies(1)
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [

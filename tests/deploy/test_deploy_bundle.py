@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
+import time
+import tracemalloc
 import zlib
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from torch import nn
@@ -237,3 +241,90 @@ def test_descriptions_that_lie(bundle_file):
     refuses(lambda d: d["subnets"].__setitem__(0, "x"), "instead of")
     refuses(lambda d: conv(d).update(type="torch.nn.LSTM"), "not whitelisted")
     refuses(lambda d: conv(d)["config"].update(out_channels=2**24), "but .* are there")
+
+
+def _repeat_across(description, times):
+    description["nodes"][0]["args"] = [["x" * 1000] * 20] * 10
+    for subnet in description["subnets"]:
+        subnet["nodes"] = [0] * times
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: _repeat_across(d, 3_400), "operations in all, which take 4[0-9]{9} bytes written out"),
+        (lambda d: d["subnets"][0].update(nodes=[1] * 10**5), "operations in all"),
+        (lambda d: d["subnets"][0].update(name="x" * 20 * 2**20), "description has more than"),
+        (lambda d: d["subnets"][0].update(name="x" * 257), "name of a subnet is 'x.*at most 256 characters"),
+        (lambda d: d["subnets"][0].update(target=10**310), "target of a subnet is"),
+        (lambda d: d["nodes"][1].update(name="x" * 513), "has a name of 513 characters"),
+        (lambda d: d["nodes"][1].update(target=".".join("abc" * 20)), "has a module name of too many parts"),
+        (lambda d: d["nodes"][1].update(args=[0] * 1025), "has too much of arguments"),
+        (lambda d: d["nodes"][1]["config"].update(kernel_size=[1] * 9), "has a bad value for kernel_size"),
+    ],
+    ids=["node", "operations", "long name", "name", "number", "name of a node", "parts", "arguments", "sizes"],
+)
+def test_a_small_file_that_asks_for_much(bundle_file, change, message):
+    """The first of them, of 6 kB, took 38 s and 7.6 GB; the third 9 s and 2.3 GB."""
+    description = _description(bundle_file)
+    change(description)
+    _change(bundle_file, {"description": _pack(description)})
+    size = bundle_file.stat().st_size
+    start = time.process_time()
+    tracemalloc.start()
+    with pytest.raises(ExportError, match=f"bundle.safetensors: .*{message}"):
+        load_bundle(bundle_file)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert time.process_time() - start < 5
+    assert peak < 16 * 40 * size + 2**26
+
+
+def test_bundles_of_large_networks_are_far_from_the_limits(supernet_subnets):
+    """ResNet-152: 520 operations with up to 300 characters each, 151,424 channels; 1024 of its subnets."""
+    stored = 60_192_808 * 4 + 1024 * 2 * 151_424 * 2
+    written_out = 1024 * 520 * 300
+    assert written_out < 0.3 * stored and written_out < bundle._description_limit(stored)
+
+
+def test_damaged_files_are_refused(supernet_subnets, tmp_path):
+    """Of flipped bytes in weights, most went unseen."""
+    path = tmp_path / "bundle.safetensors"
+    save_bundle(path, supernet_subnets[:1], {})
+    data = bytearray(path.read_bytes())
+    header = 8 + int.from_bytes(data[:8], "little")
+    generator = torch.Generator().manual_seed(0)
+    for position in torch.randint(header, len(data), (12,), generator=generator).tolist():
+        data[position] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(
+            ExportError, match=r"bundle.safetensors: the content is not what was written .*copy it again"
+        ):
+            load_bundle(path)
+        data[position] ^= 1
+    path.write_bytes(data)
+    assert load_bundle(path).subnets == tuple(supernet_subnets[:1])
+
+
+def test_the_digest_is_of_names_shapes_types_and_bytes(bundle_file):
+    with safetensors.safe_open(bundle_file, "pt") as file:
+        digest = file.metadata()["sha256"]
+    tensors = safetensors.torch.load(bundle_file.read_bytes())
+    expected = hashlib.sha256(b"null")
+    for name in sorted(tensors):
+        array = tensors[name].numpy()
+        expected.update(f"\0{name}\0torch.{array.dtype}\0{array.shape}\0".encode() + array.tobytes())
+    assert digest == expected.hexdigest()
+
+
+def test_files_of_version_0_1_have_no_digest(supernet_subnets, bundle_file):
+    _change(bundle_file, {})
+    assert load_bundle(bundle_file).subnets == tuple(supernet_subnets)
+
+
+def test_metadata_that_is_not_ours(bundle_file):
+    """A digest that a flipped byte in its name hides."""
+    data = bundle_file.read_bytes()
+    bundle_file.write_bytes(data.replace(b'"sha256"', b'"sha257"'))
+    with pytest.raises(ExportError, match="is damaged or not one of our files"):
+        load_bundle(bundle_file)

@@ -57,6 +57,32 @@ def test_size_is_four_bytes_a_parameter(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_size == pytest.approx(4 * net.num_parameters, rel=0.02)
 
 
+def test_damaged_weights(folder):
+    path = folder / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ExportError, match=r"subnet \(model.json, .*\): the content is not what was written"):
+        load_subnet(folder)
+
+
+def test_a_damaged_description(folder):
+    """That it would run all the same must not hide the damage."""
+    path = folder / "model.json"
+    text = path.read_text()
+    assert text.count('"eps": 1e-05') == 1
+    path.write_text(text.replace('"eps": 1e-05', '"eps": 1e-06'))
+    with pytest.raises(ExportError, match="the content is not what was written"):
+        load_subnet(folder)
+    path.write_text(json.dumps(json.loads(text), indent=3))  # in another form it is the same
+    load_subnet(folder)
+
+
+def test_files_of_version_0_1_have_no_digest(small_net, folder):
+    _change_tensors(folder)
+    assert load_subnet(folder).spec == small_net.spec
+
+
 def test_missing_files(folder, tmp_path):
     with pytest.raises(ExportError, match=r"nowhere/model\.json does not exist"):
         load_subnet(tmp_path / "nowhere")
@@ -246,6 +272,7 @@ def test_missing_manifest(tmp_path):
         (["subnets", 0], [], r"subnets\[0\] is"),
         (["subnets", 0, "metric"], None, r"subnets\[0\]\.metric is None; it must be text"),
         (["subnets", 0, "target"], "150", r"subnets\[0\]\.target is '150'"),
+        (["subnets", 0, "target"], 10**310, r"subnets\[0\]\.target is 1000"),
         (["subnets", 0, "target"], True, r"subnets\[0\]\.target is True"),
         (["subnets", 1, "accuracy"], "high", r"subnets\[1\]\.accuracy is 'high'"),
         (["subnets", 0, "resource"], float("nan"), r"subnets\[0\]\.resource is nan"),
@@ -286,6 +313,7 @@ def test_bad_manifests(manifest, tmp_path, path, value, message):
         ".",
         "a\0b",
         "link/x",
+        "a/" * 2**20 + "b",
     ],
 )
 def test_files_outside_of_the_folder(manifest, tmp_path, file):

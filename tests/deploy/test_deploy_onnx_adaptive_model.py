@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,6 +76,47 @@ def test_sessions_are_opened_on_demand_and_bounded(folder):
     model.warm_up(["subnet_1", "subnet_0", "subnet_2"])
     assert model.open_sessions == ["subnet_0", "subnet_2"]
     assert model.current.name == "subnet_0"
+
+
+def test_opening_keeps_nobody_waiting(folder, monkeypatch):
+    """One thread opens a session that takes long; others use their own meanwhile, or wait for the same one."""
+    model = OnnxAdaptiveModel.load(folder, num_threads=1)
+    model.warm_up(["subnet_0"])
+    opening, may_open = threading.Event(), threading.Event()
+    opened = []
+    open_session = model._open
+
+    def slow(file):
+        opened.append(file.name)
+        if file.name == "subnet_1.onnx":
+            opening.set()
+            assert may_open.wait(60)
+        return open_session(file)
+
+    monkeypatch.setattr(model, "_open", slow)
+    with ThreadPoolExecutor(4) as pool:
+        slow_ones = [pool.submit(model.warm_up, ["subnet_1"]) for _ in range(2)]
+        assert opening.wait(60)
+        pool.submit(model.warm_up, ["subnet_0", "subnet_2"]).result(timeout=60)
+        assert model.open_sessions == ["subnet_0", "subnet_2"] and not any(f.done() for f in slow_ones)
+        may_open.set()
+        for future in slow_ones:
+            future.result(timeout=60)
+    assert sorted(opened) == ["subnet_1.onnx", "subnet_2.onnx"]
+
+
+def test_a_session_that_could_not_be_opened_is_tried_again(folder, monkeypatch):
+    model = OnnxAdaptiveModel.load(folder, num_threads=1)
+    path = folder / "subnet_2.onnx"
+    good = path.read_bytes()
+    path.write_bytes(b"bad")
+    for _ in range(2):
+        with pytest.raises(ExportError, match="is damaged"):
+            model.warm_up()
+    assert model.open_sessions == []
+    path.write_bytes(good)
+    model.warm_up()
+    assert model.open_sessions == ["subnet_2"]
 
 
 def test_a_graph_that_resizes_takes_the_size_it_was_made_for(folder, _onnx_files):

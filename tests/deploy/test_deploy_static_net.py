@@ -191,3 +191,21 @@ def test_values_that_json_lacks(value):
 def test_what_cannot_run_is_refused_without_memory(node, message):
     with pytest.raises(ExportError, match=message):
         StaticNet.from_tensors(_spec(node), {})
+
+
+def test_lists_in_lists():
+    """Each list is short, all that is in them is not: looking at it took forever."""
+
+    def node(name, source):
+        items = [{"node": source}] * 400
+        return {"name": name, "op": "function", "target": "operator.add", "args": [items, []], "kwargs": {}}
+
+    first = {"name": "size", "op": "method", "target": "size", "args": [IMAGES], "kwargs": {}}
+    with pytest.raises(ExportError, match="absurd size"):
+        StaticNet.from_tensors(_spec(first, node("a", "size"), node("b", "a"), node("c", "b"), node("x", "c")), {})
+
+
+@pytest.mark.parametrize("dimensions", [17, 1000])
+def test_tensors_of_many_dimensions(dimensions):
+    with pytest.raises(ExportError, match=r"absurd size|cannot run"):
+        StaticNet.from_tensors(_spec(_call("method", "view", IMAGES, *[1] * dimensions, -1)), {})
