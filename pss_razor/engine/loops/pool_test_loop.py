@@ -7,7 +7,7 @@ from typing import Any
 
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
 from pss_razor.engine.pool_evaluator import PoolEvaluator
-from pss_razor.engine.results import RESULTS_FILE, write_results
+from pss_razor.engine.results import RESULTS_FILE, describe_images, write_results
 from pss_razor.registry import LOOPS
 
 from mmengine.dist import is_main_process
@@ -78,5 +78,9 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
         metrics = super().run()
         if is_main_process():
             written = write_results(self, self.results, self.out_file)
+            measured = describe_images(self.dataloader.dataset)
+            selection = self.selection_dataloader
+            selected = measured if selection is None else describe_images(selection.dataset)
+            self.runner.logger.info(f"the best of each pool was chosen on {selected}, and measured on {measured}")
             self.runner.logger.info("results written to " + ", ".join(str(path) for path in written))
         return metrics
