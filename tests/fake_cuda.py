@@ -101,7 +101,16 @@ class FakeCUDA(TorchFunctionMode):
             def synchronize(self) -> None:
                 fake.event_waits += 1
 
+        class Stream:
+            """``torch.cuda.Stream``; there is one."""
+
+            def synchronize(self) -> None:
+                fake.note("read", "synchronize")
+
+        stream = Stream()
         self._stack.enter_context(mock.patch.object(torch.cuda, "Event", Event))
+        self._stack.enter_context(mock.patch.object(torch.cuda, "current_stream", lambda device=None: stream))
+        self._stack.enter_context(mock.patch.object(Tensor, "record_stream", lambda tensor, stream: None))
         self._stack.enter_context(
             mock.patch.object(torch._C, "_group_tensors_by_device_and_dtype", _grouped_by_label(group))
         )

@@ -23,7 +23,8 @@ def main() -> None:
     # Imported late: --help answers at once.
     from pss_razor.core import ConfigError, atomic_write
     from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
-    from pss_razor.engine.checks import check_dataloader, get_model, has_pools
+    from pss_razor.engine.checks import get_model, has_pools
+    from pss_razor.engine.evaluation_check import check_evaluation
     from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
 
     from mmengine.dist import is_main_process
@@ -46,9 +47,10 @@ def main() -> None:
         if checkpoint is None and "init_cfg" in config.model and not (config.model.init_cfg or {}).get("checkpoint"):
             raise ConfigError("there are no weights to test; give a checkpoint, or set model.init_cfg.checkpoint to it")
         if not pools:  # PSS checks the same itself
-            check_dataloader(get_model(runner), runner.test_dataloader, "test_dataloader")
             if checkpoint is not None:
                 check_state_dict(get_model(runner), checkpoint["state_dict"])
+            loop = runner.test_loop
+            check_evaluation(get_model(runner), loop.dataloader, loop.evaluator, "test_dataloader")
         metrics = runner.test()
         if args.out is not None and not pools and is_main_process():
             atomic_write(args.out, json.dumps(metrics, indent=2).encode())

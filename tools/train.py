@@ -35,6 +35,7 @@ def main() -> None:
     from pss_razor.core import ConfigError
     from pss_razor.engine.checkpoint import find_latest_checkpoint, read_checkpoint
     from pss_razor.engine.checks import check_dataloader, get_model, has_pools
+    from pss_razor.engine.evaluation_check import check_evaluation
     from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
 
     with one_line_errors():
@@ -62,6 +63,9 @@ def main() -> None:
         runner = build_runner(config)
         # Before mmengine builds its schedulers, which assert that an epoch has iterations.
         check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")
+        validation = runner.val_loop  # pools check theirs when it is built
+        if validation is not None and not has_pools(config):
+            check_evaluation(get_model(runner), validation.dataloader, validation.evaluator, "val_dataloader")
         runner.train()
         close_process_group()
 

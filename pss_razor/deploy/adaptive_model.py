@@ -79,6 +79,8 @@ class AdaptiveModel(SubnetSwitch):
         with self._lock:
             stream = self._current_stream()
             if stream is not None and stream not in self._streams:
+                for other in self._streams:  # where copies may be under way
+                    stream.wait_stream(other)
                 self._streams.add(stream)
                 for module, name, _ in itertools.chain(*self._views.values()):
                     getattr(module, name).record_stream(stream)
@@ -95,11 +97,10 @@ class AdaptiveModel(SubnetSwitch):
                 if parameter is not None and not parameter.is_contiguous()
             ]
             copies = [nn.Parameter(view.contiguous(), requires_grad=False) for _, _, view in views]
-            if stream is not None:
+            if len(self._streams) > 1:
                 stream.synchronize()  # a pass on another stream would not wait for what this one is to copy
-                for copy in copies:  # nor the next owner of the memory for passes on other streams
-                    for other in self._streams:
-                        copy.record_stream(other)
+            for copy, other in itertools.product(copies, self._streams):
+                copy.record_stream(other)  # nor the next owner of the memory for passes on other streams
             for (module, name, _), copy in zip(views, copies, strict=True):
                 module._parameters[name] = copy
             self._views[index] = views

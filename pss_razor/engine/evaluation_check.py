@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from pss_razor.core import ConfigError, Criterion
 from pss_razor.engine.checks import check_dataloader, check_image_size, first_image
 from pss_razor.engine.kept_predictions import KeptPredictions
 from pss_razor.engine.pool_evaluator import isolated_evaluation
+from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import PSS
 
 from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 
 
-@torch.no_grad()
-def check_evaluation(
+def check_pool_evaluation(
     algorithm: PSS, dataloader: DataLoader, evaluator: Evaluator, criterion: Criterion, name: str
 ) -> Criterion:
     """Run the smallest subnet on the first image and compute the metrics; to be called by all processes.
@@ -38,20 +41,51 @@ def check_evaluation(
         ConfigError: The image has not the size that the supernet expects, the metrics cannot be computed for so many
             classes, or the criterion's is not among them.
     """
-    check_dataloader(algorithm, dataloader, name)
-    kept = KeptPredictions(copy.deepcopy(evaluator))
-    with isolated_evaluation(algorithm):
-        batch = first_image(dataloader)
+
+    def predict(batch: Any) -> list[Any]:
         data = algorithm.data_preprocessor(batch, False)
         check_image_size(algorithm, data["inputs"], name)
         algorithm.mutator.activate(algorithm.space.smallest)
-        kept.process(batch, algorithm(data["inputs"], data["data_samples"], mode="predict"))
+        return algorithm(data["inputs"], data["data_samples"], mode="predict")
+
+    check_dataloader(algorithm, dataloader, name)
+    with isolated_evaluation(algorithm):
+        return criterion.resolve(_compute_metrics(predict, dataloader, evaluator, name))
+
+
+def check_evaluation(model: nn.Module, dataloader: DataLoader, evaluator: Evaluator, name: str) -> None:
+    """The same for a model of its own, whose step is mmengine's ``val_step``.
+
+    Args:
+        model: The model, unwrapped; stays as it is.
+        dataloader: The images of the evaluation.
+        evaluator: Its metrics; stays as it is.
+        name: Key of the data loader in the config, for errors.
+
+    Raises:
+        DataError: There is no image, or the dataset has other classes than the head.
+        ConfigError: The metrics cannot be computed for so many classes.
+    """
+    check_dataloader(model, dataloader, name)
+    training = model.training
+    with isolated_random_state(0):
+        model.eval()
+        try:
+            _compute_metrics(model.val_step, dataloader, evaluator, name)
+        finally:
+            model.train(training)
+
+
+@torch.no_grad()
+def _compute_metrics(
+    predict: Callable[[Any], list[Any]], dataloader: DataLoader, evaluator: Evaluator, name: str
+) -> dict[str, Any]:
+    """Metrics over the first image, which every process has."""
+    kept = KeptPredictions(copy.deepcopy(evaluator))
+    batch = first_image(dataloader)
+    kept.process(batch, predict(batch))
     key = name.replace("dataloader", "evaluator")
     try:
-        values = kept.evaluate(get_world_size())
+        return kept.evaluate(get_world_size())
     except ValueError as error:  # mmcls': a top-k of more classes than there are
-        raise ConfigError(
-            f"{key} cannot be computed: {error} The head has {algorithm.architecture.head.num_classes} classes; set "
-            f"{key}.topk=(1,) where it is an accuracy"
-        ) from error
-    return criterion.resolve(values)
+        raise ConfigError(f"{key} cannot be computed: {error} Set {key}.topk=(1,) where it is an accuracy") from error

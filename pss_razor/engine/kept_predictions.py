@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmcls.evaluation import Accuracy, MultiLabelMetric, SingleLabelMetric
+from mmcls.evaluation import Accuracy, CorruptionError, MultiLabelMetric, SingleLabelMetric
 from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
 
@@ -47,8 +47,7 @@ class KeptPredictions:
         self.evaluator.process(data_samples=data_samples, data_batch=data_batch)
         for metric, batches in zip(self.evaluator.metrics, self._notes, strict=True):
             if metric.results:
-                notes = _stack(metric.results)
-                batches.append(_form_of(metric).shrink(metric, notes) if isinstance(notes, dict) else notes)
+                batches.append(_form_of(metric).shrink(metric, metric.results))
                 metric.results.clear()
 
     def evaluate(self, size: int) -> dict[str, Any]:
@@ -97,16 +96,21 @@ def _plain(value: Any) -> Any:
 
 
 class _Form(NamedTuple):
-    """How the notes of a kind of metric are made small, and the records that it computes from."""
+    """How the records of a kind of metric are made small, and those that it computes from are made of them."""
 
-    shrink: Callable[[Any, dict[str, Tensor]], _Notes]
+    shrink: Callable[[Any, list[Any]], _Notes]
     restore: Callable[[Any, Any], list[Any]]
 
 
-def _shrink_accuracy(metric: Accuracy, notes: dict[str, Tensor]) -> dict[str, Tensor]:
+def _shrink_accuracy(metric: Accuracy, records: list[Any]) -> _Notes:
     """Of the scores, the place of the label among the best, and its score: a threshold is compared with that."""
-    depth = max(metric.topk)
-    if "pred_score" not in notes or depth > notes["pred_score"].shape[1] or notes["gt_label"].shape[1] != 1:
+    notes, depth = _stack(records), max(metric.topk)
+    if (
+        "pred_score" not in notes
+        or isinstance(notes, list)
+        or depth > notes["pred_score"].shape[1]
+        or notes["gt_label"].shape[1] != 1
+    ):
         return notes
     scores, classes = notes["pred_score"].float().topk(depth, dim=1)
     found = classes == notes["gt_label"]
@@ -115,9 +119,9 @@ def _shrink_accuracy(metric: Accuracy, notes: dict[str, Tensor]) -> dict[str, Te
     return {"place": place.to(torch.int16), "label_score": label_score}
 
 
-def _restore_accuracy(metric: Accuracy, notes: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+def _restore_accuracy(metric: Accuracy, notes: _Notes) -> list[Any]:
     """Scores of ``depth + 1`` classes that put the label, called by its place, at this place."""
-    if "place" not in notes:
+    if isinstance(notes, list) or "place" not in notes:
         return _unstack(notes)
     depth = max(metric.topk)
     place = notes["place"].long()[:, None]
@@ -127,26 +131,35 @@ def _restore_accuracy(metric: Accuracy, notes: dict[str, Tensor]) -> list[dict[s
     return _unstack({"pred_score": scores, "gt_label": place})
 
 
-def _shrink_single_label(metric: SingleLabelMetric, notes: dict[str, Tensor]) -> dict[str, Tensor]:
+def _shrink_corruption_error(metric: CorruptionError, records: list[Any]) -> _Notes:
+    """As for an accuracy; the path of the image says which corruption it has."""
+    scores = [{key: record[key].cpu() for key in ("pred_score", "gt_label") if key in record} for record in records]
+    small = _restore_accuracy(metric, _shrink_accuracy(metric, scores))
+    # A clone has a storage of its own: pickle writes whole storages.
+    return [{**r, **{key: value.clone() for key, value in own.items()}} for r, own in zip(records, small, strict=True)]
+
+
+def _shrink_single_label(metric: SingleLabelMetric, records: list[Any]) -> _Notes:
     """Of the scores, the best class and its score."""
-    if "pred_score" not in notes:
+    notes = _stack(records)
+    if isinstance(notes, list) or "pred_score" not in notes:
         return notes
     scores, classes = notes["pred_score"].topk(1, dim=1)
     count = torch.full_like(classes[:, 0], notes["pred_score"].shape[1])
     return {"score": scores[:, 0], "class": classes[:, 0], "num_classes": count, "gt_label": notes["gt_label"]}
 
 
-def _restore_single_label(metric: SingleLabelMetric, notes: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    if "class" not in notes:
+def _restore_single_label(metric: SingleLabelMetric, notes: _Notes) -> list[Any]:
+    if isinstance(notes, list) or "class" not in notes:
         return _unstack(notes)
     scores = torch.full((len(notes["class"]), int(notes["num_classes"][0])), -torch.inf)
     scores.scatter_(1, notes["class"][:, None], notes["score"][:, None].float())
     return _unstack({"pred_score": scores, "gt_label": notes["gt_label"]})
 
 
-def _shrink_multi_label(metric: MultiLabelMetric, notes: dict[str, Tensor]) -> list[Any]:
+def _shrink_multi_label(metric: MultiLabelMetric, records: list[Any]) -> list[Any]:
     """Of the scores, the classes that count as predicted; of the labels, those that are not 0."""
-    scores, labels = notes["pred_score"], notes["gt_score"]
+    scores, labels = (torch.stack([record[key] for record in records]).cpu() for key in ("pred_score", "gt_score"))
     if metric.thr is not None:
         predicted = scores >= metric.thr
     else:
@@ -154,8 +167,8 @@ def _shrink_multi_label(metric: MultiLabelMetric, notes: dict[str, Tensor]) -> l
             1, scores.topk(metric.topk, dim=1).indices, True
         )
     return [
-        (len(row), row.nonzero()[:, 0].to(torch.int32).numpy(), label.to_sparse().cpu())
-        for row, label in zip(predicted.cpu(), labels, strict=True)
+        (len(row), row.nonzero()[:, 0].to(torch.int32).numpy(), label.to_sparse())
+        for row, label in zip(predicted, labels, strict=True)
     ]
 
 
@@ -172,8 +185,9 @@ _FORMS: dict[type[BaseMetric], _Form] = {
     Accuracy: _Form(_shrink_accuracy, _restore_accuracy),
     SingleLabelMetric: _Form(_shrink_single_label, _restore_single_label),
     MultiLabelMetric: _Form(_shrink_multi_label, _restore_multi_label),
+    CorruptionError: _Form(_shrink_corruption_error, lambda metric, notes: _unstack(notes)),
 }
-_AS_IT_IS = _Form(lambda metric, notes: notes, lambda metric, notes: _unstack(notes))
+_AS_IT_IS = _Form(lambda metric, records: _stack(records), lambda metric, notes: _unstack(notes))
 
 
 def _form_of(metric: BaseMetric) -> _Form:

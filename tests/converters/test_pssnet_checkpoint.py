@@ -206,6 +206,9 @@ def test_metrics_of_the_config(write, algorithm):
 
 # From the command line to an exported network
 
+# Of images as large as the largest resolution.
+PIPELINE = [dict(type="mmcls.Resize", scale=224), dict(type="mmcls.PackClsInputs")]
+
 
 def test_tests_and_exports_as_our_own(convert, write, tmp_path):
     wider = text_of([1.0, 1.0, *([0.75] * 7)], 136)
@@ -216,8 +219,8 @@ def test_tests_and_exports_as_our_own(convert, write, tmp_path):
         f"model = dict(architecture=dict(resolutions={RESOLUTIONS}),\n"
         '    constraints=[dict(metric="flops", first=70, last=90, step=10)])\n'
         "train_dataloader = dict(batch_size=8, dataset=dict(indices=8))\n"
-        "val_dataloader = dict(batch_size=8, dataset=dict(indices=8))\n"
-        "test_dataloader = val_dataloader\ntest_cfg = dict(top_k=1, calibration_batches=1)\n"
+        f"test_dataloader = dict(batch_size=8, dataset=dict(indices=8, pipeline={PIPELINE}))\n"
+        "test_cfg = dict(top_k=1, calibration_batches=1, selection_dataloader=None)\n"
         'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])\n'
     )
     out = tmp_path / "ours.pth"
@@ -247,8 +250,8 @@ def test_reference_checkpoint_exports(reference, convert, tmp_path):
         f"model = dict(architecture=dict(resolutions={RESOLUTIONS}),\n"
         '    constraints=[dict(metric="flops", first=70, last=300, step=10)])\n'
         "train_dataloader = dict(batch_size=8, dataset=dict(indices=8))\n"
-        "test_dataloader = dict(batch_size=4, dataset=dict(indices=4))\n"
-        "test_cfg = dict(calibration_batches=1)\n"
+        f"test_dataloader = dict(batch_size=4, dataset=dict(indices=4, pipeline={PIPELINE}))\n"
+        "test_cfg = dict(calibration_batches=1, selection_dataloader=None)\n"
         'visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])\n'
     )
     out = tmp_path / "ours.pth"

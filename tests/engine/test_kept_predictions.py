@@ -24,7 +24,10 @@ METRICS = [
     dict(type="mmcls.ConfusionMatrix"),
     dict(type="mmcls.MultiLabelMetric", thr=0.3),
     dict(type="mmcls.MultiLabelMetric", topk=2, average=None),
+    dict(type="mmcls.CorruptionError"),
+    dict(type="mmcls.VOCMultiLabelMetric", thr=0.3),
     dict(type="mmcls.AveragePrecision"),
+    dict(type="mmcls.VOCAveragePrecision"),
     dict(type="mmcls.RetrievalRecall", topk=(1, 3)),
     [dict(type="mmcls.Accuracy"), dict(type="mmcls.ConfusionMatrix")],
 ]
@@ -37,10 +40,14 @@ def make_predictions(images, classes, seed=0):
     scores = (torch.randn(images, classes, generator=generator) * sharpness).softmax(dim=1)
     labels = torch.randint(classes, (images,), generator=generator)
     labels[::2] = scores[::2].argmax(dim=1)
-    return [
+    samples = [
         ClsDataSample().set_pred_score(score).set_pred_label(score.argmax(0, keepdim=True)).set_gt_label(int(label))
         for score, label in zip(scores, labels, strict=True)
     ]
+    for number, sample in enumerate(samples):
+        corruption = ("snow", "fog", "frost")[number % 3]
+        sample.set_metainfo({"img_path": f"data/imagenet-c/val/{corruption}/1.png", "gt_label_difficult": [number % 4]})
+    return samples
 
 
 def plain(value):
@@ -65,7 +72,7 @@ def is_float(value):
     return isinstance(value, float)
 
 
-@pytest.mark.parametrize("metrics", METRICS[:8], ids=str)
+@pytest.mark.parametrize("metrics", METRICS[:10], ids=str)
 def test_what_is_kept_does_not_grow_with_the_classes(metrics):
     sizes = []
     for classes in (20, 1000):

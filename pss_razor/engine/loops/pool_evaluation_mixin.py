@@ -6,7 +6,7 @@ from typing import Any
 
 from pss_razor.core import ConfigError, Criterion, best_of_pools, is_number
 from pss_razor.engine.checks import get_algorithm
-from pss_razor.engine.evaluation_check import check_evaluation
+from pss_razor.engine.evaluation_check import check_pool_evaluation
 from pss_razor.engine.hooks import SubnetSamplerHook
 from pss_razor.engine.pool_evaluator import PoolEvaluator
 from pss_razor.engine.results import format_table
@@ -62,9 +62,9 @@ class PoolEvaluationMixin:
         self.check(self.dataloader, self.evaluator, f"{self.mode}_dataloader")
 
     def check(self, dataloader: Any, evaluator: Any, name: str) -> None:
-        """See :func:`check_evaluation`."""
+        """See :func:`check_pool_evaluation`."""
         algorithm = get_algorithm(self.runner)
-        self.criterion = check_evaluation(algorithm, dataloader, evaluator, self.criterion, name)
+        self.criterion = check_pool_evaluation(algorithm, dataloader, evaluator, self.criterion, name)
 
     def build_evaluator_of_pools(self) -> PoolEvaluator:
         """The evaluator of the runner's pools."""
