@@ -31,7 +31,7 @@ from pss_razor.core.errors import (
     TrainingDivergedError,
     UnreachableTargetError,
 )
-from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
+from pss_razor.core.parse_json import MAX_NESTING, check_nesting, is_number, parse_json
 from pss_razor.core.path_board import BoardEntry, PathBoard
 from pss_razor.core.path_sampler import PATH_SAMPLINGS, PathSampler
 from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
@@ -90,6 +90,7 @@ __all__ = [
     "check_nesting",
     "choose_depths",
     "exponential_decay",
+    "is_number",
     "make_divisible",
     "parse_json",
     "released_model",

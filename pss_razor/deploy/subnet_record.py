@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pss_razor.core import ExportError
+from pss_razor.core import ExportError, is_number
 from pss_razor.deploy.static_net import MAX_RESOLUTION, show
 
 _MAX_NAME_LENGTH = 256
@@ -63,8 +62,3 @@ class SubnetRecord:
         """The fields as plain values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(SubnetRecord)}
         return {name: dict(value) if isinstance(value, Mapping) else value for name, value in values.items()}
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value from a file is a finite number, and not beyond every float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

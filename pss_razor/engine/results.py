@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, SearchSpace, atomic_write
+from pss_razor.core import ConfigError, SearchSpace, atomic_write, parse_json
 from pss_razor.engine.checks import get_algorithm
 from pss_razor.visualization import draw_accuracy_against_resource
 
@@ -81,12 +81,13 @@ def read_document(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing or of another kind.
     """
     try:
-        document = json.loads(path.read_text())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"results file {path} does not exist; tools/test.py CONFIG CHECKPOINT writes one") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"results file {path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT or "subnets" not in document:
+    subnets = document.get("subnets") if isinstance(document, dict) and document.get("format") == _FORMAT else None
+    if not isinstance(subnets, list) or not all(isinstance(record, dict) for record in subnets):
         raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
     return document
 
