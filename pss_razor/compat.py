@@ -88,8 +88,9 @@ def _checkpoint_stand_ins() -> dict[str, Any]:
             self.__class__ = HistoryBuffer  # type: ignore[assignment]
 
     def history_buffer_method(owner: object, name: str) -> Any:
-        if owner is not Buffer or name not in methods:
-            raise PermissionError(f"a checkpoint asks for attribute {name!r} of {owner!r}")
+        # A text, and nothing else shown: comparing or showing what a file makes of tuples may take forever.
+        if owner is not Buffer or type(name) is not str or name not in methods:
+            raise PermissionError(f"a checkpoint asks for attribute {name if type(name) is str else type(name)!r:.50}")
         return methods[name]
 
     return numpy_stand_ins() | {

@@ -34,8 +34,8 @@ def numpy_stand_ins() -> dict[str, Any]:
             self.order = state[1] if state[1] in ("<", ">") else "="
 
     def numpy_dtype(dtype: Any) -> np.dtype:
-        if type(dtype) is not Dtype or dtype.code not in _NUMBERS:
-            raise ValueError(f"numbers of the type {getattr(dtype, 'code', dtype)!r:.50}")
+        if type(dtype) is not Dtype or type(dtype.code) is not str or dtype.code not in _NUMBERS:
+            raise ValueError("a type that is not one of plain numbers")
         return np.dtype(f"{dtype.order}{dtype.code}")
 
     class Array(np.ndarray):
@@ -50,9 +50,9 @@ def numpy_stand_ins() -> dict[str, Any]:
             numbers = numpy_dtype(dtype)
             good = type(shape) is tuple and len(shape) <= _MAX_DIMENSIONS and all(type(n) is int for n in shape)
             if not good or min(shape, default=0) < 0 or type(data) is not bytes:
-                raise ValueError(f"an array of shape {shape!r:.50} in {type(data).__name__}")
+                raise ValueError("an array of a shape that is none, or of no bytes")
             if self.__dict__ or math.prod(shape) * numbers.itemsize != len(data):
-                raise ValueError(f"an array of shape {shape!r:.50} in {len(data)} bytes, or filled twice")
+                raise ValueError(f"an array of shape {shape} in {len(data)} bytes, or filled twice")
             self.__dict__["filled"] = True
             super().__setstate__((1, shape, numbers, bool(is_fortran), data))
 

@@ -199,12 +199,12 @@ class _Machine:
             case "REDUCE" | "NEWOBJ":
                 function, arguments = self.pop(2)
                 if type(function) is not Name or function.rule is None or type(arguments) is not tuple:
-                    raise pickle.UnpicklingError(f"{_describe(function)} is called")
+                    raise pickle.UnpicklingError(f"{describe(function)} is called")
                 stack.append(self.note(function.rule(arguments)))
             case "BUILD":
                 state, target = stack.pop(), stack[-1]
                 if not isinstance(target, Instance) or target.build is None:
-                    raise pickle.UnpicklingError(f"{_describe(target)} is given a state")
+                    raise pickle.UnpicklingError(f"{describe(target)} is given a state")
                 target.build((state,))
                 target.is_complete = True
                 self.incomplete.discard(target)
@@ -259,10 +259,13 @@ def check_keys(keys: Sequence[Any]) -> None:
             else:
                 good = part is None or isinstance(part, (float, Key))
             if not good:
-                raise pickle.UnpicklingError(f"a key of a table is {_describe(part)}")
+                raise pickle.UnpicklingError(f"a key of a table is {describe(part)}")
 
 
-def _describe(value: Any) -> str:
+def describe(value: Any) -> str:
+    """A few words for an error; never what a tuple holds, which may be without end."""
     if isinstance(value, (Name, Instance)):
         return value.name if isinstance(value, Name) else value.kind
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return repr(value)[:50]
     return type(value).__name__

@@ -22,7 +22,7 @@ from pss_razor.core.cream_space import (
     choose_depths,
     released_model,
 )
-from pss_razor.core.criterion import RULES, Criterion, best_of_pools, is_number, selection_metrics
+from pss_razor.core.criterion import RULES, Criterion, best_of_pools, is_scalar, selection_metrics
 from pss_razor.core.errors import (
     CheckpointError,
     ConfigError,
@@ -32,7 +32,7 @@ from pss_razor.core.errors import (
     TrainingDivergedError,
     UnreachableTargetError,
 )
-from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
+from pss_razor.core.parse_json import MAX_NESTING, check_nesting, is_number, parse_json
 from pss_razor.core.path_board import BoardEntry, PathBoard
 from pss_razor.core.path_sampler import PATH_SAMPLINGS, PathSampler
 from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
@@ -95,6 +95,7 @@ __all__ = [
     "choose_depths",
     "exponential_decay",
     "is_number",
+    "is_scalar",
     "make_divisible",
     "parse_json",
     "released_model",

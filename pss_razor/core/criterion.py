@@ -37,7 +37,7 @@ class Criterion:
         Raises:
             ConfigError: The metric is not reported, or is no number; or none is.
         """
-        numbers = [name for name, value in metrics.items() if is_number(value)]
+        numbers = [name for name, value in metrics.items() if is_scalar(value)]
         if self.metric is None and numbers:
             return Criterion(numbers[0], self.rule)
         if self.metric not in numbers:
@@ -58,7 +58,7 @@ class Criterion:
         return float(value) if self.rule == "greater" else -float(value)
 
 
-def is_number(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
     """Whether a metric's value is one number: a Python or numpy scalar; NaN and infinity are numbers."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 

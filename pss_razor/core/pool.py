@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pss_razor.core.errors import CheckpointError, ConfigError, TrainingDivergedError
+from pss_razor.core.parse_json import is_number
 from pss_razor.core.space import SearchSpace
 from pss_razor.core.subnet import Subnet
 
@@ -133,6 +134,8 @@ class PrioritizedPool:
         self._up_to_date, self._unread = {}, []
         for record in records:
             subnet = space.from_record(record)
+            if not (is_number(record["score"]) and is_number(record["resource"])):
+                raise ValueError(f"score {record['score']!r:.50} and resource {record['resource']!r:.50} of {subnet}")
             self._up_to_date[subnet] = PoolEntry(
                 subnet, float(record["score"]), float(record["resource"]), int(record["visits"])
             )
@@ -174,7 +177,9 @@ class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
         Raises:
             CheckpointError: The saved pools are for other metrics, targets, or another search space.
         """
-        saved = {(metric, target) for metric, pools in state.items() for target in pools}
+        if not isinstance(state, Mapping) or not all(isinstance(pools, Mapping) for pools in state.values()):
+            raise CheckpointError("the pools of the checkpoint are not a table of metrics and targets")
+        saved = {(str(metric), str(target)) for metric, pools in state.items() for target in pools}
         wanted = {(metric, str(target)) for metric, target in self}
         if saved != wanted:
             example = sorted(saved ^ wanted)[0]
@@ -186,7 +191,7 @@ class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
         for (metric, target), pool in self.items():
             try:
                 pool.load_records(space, state[metric][str(target)])
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
                 raise CheckpointError(
                     f"the pool {metric} = {target} of the checkpoint is not of this search space: {error}"
                 ) from error

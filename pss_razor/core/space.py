@@ -64,7 +64,7 @@ class Dimension:
             return self._index[value]
         except (KeyError, TypeError):
             raise ConfigError(
-                f"{self.name} = {value!r} is not in the search space; choose from {list(self.values)}"
+                f"{self.name} = {value!r:.100} is not in the search space; choose from {list(self.values)}"
             ) from None
 
 
@@ -171,7 +171,7 @@ class SearchSpace:
             table = record if dimension.kind == "resolution" else record.get(_RECORD_KEYS[dimension.kind], {})
             key = "resolution" if dimension.kind == "resolution" else dimension.name
             if not isinstance(table, Mapping) or key not in table:
-                raise ConfigError(f"a subnet record has no choice for {dimension.name!r}: {dict(record)}")
+                raise ConfigError(f"a subnet record has no choice for {dimension.name!r}: {dict(record)!s:.300}")
             value = table[key]
             dimension.index(value)
             choices[dimension.name] = value

@@ -112,4 +112,7 @@ class SubnetSampler(ABC):
         missing = [key for key in self._state_keys if key not in state]
         if missing:
             raise CheckpointError(f"the sampler's state misses {missing}; it holds {sorted(state)}")
-        self.generator.bit_generator.state = state["generator"]
+        try:
+            self.generator.bit_generator.state = state["generator"]
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"the random state of the sampler is damaged: {error}") from error

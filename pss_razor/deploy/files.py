@@ -20,9 +20,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from pss_razor.core import ExportError, atomic_write, check_nesting, parse_json
+from pss_razor.core import ExportError, atomic_write, check_nesting, is_number, parse_json
 from pss_razor.deploy.static_net import MAX_RESOLUTION, StaticNet, check_finite, check_tensors, show
-from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, is_number
+from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"

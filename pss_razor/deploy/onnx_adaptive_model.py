@@ -92,7 +92,7 @@ class OnnxAdaptiveModel(SubnetSwitch):
         for entry in manifest["subnets"]:
             name = str(entry.get("name", f"{entry['metric']}_{entry['target']:g}"))
             file = entry["files"].get(_KIND)
-            if file is None or not (folder / file).is_file():
+            if file is None or not os.path.isfile(folder / file):
                 raise ExportError(
                     f"{folder / MANIFEST_FILE}: subnet {show(name)} has no ONNX file ({show(file)}); export with "
                     "--formats onnx"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from pss_razor.core import ExportError
+from pss_razor.core import ExportError, is_number
 from pss_razor.deploy.static_net import MAX_RESOLUTION, show
 
 # Fields that a file has only where there are such search groups.
@@ -77,8 +76,3 @@ class SubnetRecord:
             for name, value in values.items()
             if value or name not in OPTIONAL_CHOICES
         }
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value from a file is a finite number, and not beyond every float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -102,7 +102,12 @@ def get_sampler_state(
             f"{source} has no prioritized pools (key {CHECKPOINT_KEY!r}): it was not trained with "
             "PrioritizedPoolSamplerHook or a baseline's hook, so there are no subnets to evaluate, export or resume"
         )
-    return checkpoint[CHECKPOINT_KEY]
+    state = checkpoint[CHECKPOINT_KEY]
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise CheckpointError(
+            f"{source} has no state of a sampler under {CHECKPOINT_KEY!r}, but a {type(state).__name__}"
+        )
+    return state
 
 
 def check_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from pss_razor.pickle_check import Instance, Key, Name, Rule, check_keys, check_pickle
+from pss_razor.pickle_check import Instance, Key, Name, Rule, check_keys, check_pickle, describe
 
 _ITEM_SIZES = {
     **dict.fromkeys(("Double", "Long", "ComplexFloat"), 8),
@@ -121,7 +121,7 @@ class _Checker:
             "torch._utils._rebuild_tensor_v2": self.tensor,
             "torch._utils._rebuild_parameter": self.parameter,
             "torch.Size": _shape,
-            "torch.device": _constants,
+            "torch.device": _device,
             "builtins.set": self.set,
             "_codecs.encode": self.encode,
             **{f"torch.{kind}Storage": None for kind in _ITEM_SIZES},
@@ -137,32 +137,35 @@ class _Checker:
         ((what, kind, key, _, items, *view),) = arguments
         item_size = _ITEM_SIZES[kind.name.removeprefix("torch.").removesuffix("Storage")]
         if what != "storage" or type(items) is not int or items < 0 or view not in ([], [None]) or type(key) is not str:
-            raise pickle.UnpicklingError(f"a storage of {items!r:.50} numbers")
+            raise pickle.UnpicklingError(f"a storage of {describe(items)} numbers")
         if key not in self.storages:
             self.storages[key] = _Storage(items, item_size)
             self.storage_bytes += items * item_size
             there = items * item_size if self.records is None else self.records.get(key)
             if there != items * item_size or self.storage_bytes > self.size:
-                raise pickle.UnpicklingError(f"storage {key!r:.50} of {items} numbers is not there")
+                raise pickle.UnpicklingError(f"storage {describe(key)} of {items} numbers is not there")
         storage = self.storages[key]
         if (storage.items, storage.item_size) != (items, item_size):
-            raise pickle.UnpicklingError(f"storage {key!r:.50} has two sizes")
+            raise pickle.UnpicklingError(f"storage {describe(key)} has two sizes")
         return storage
 
     def tensor(self, arguments: tuple[Any, ...]) -> Instance:
-        storage, offset, shape, strides, *_ = arguments
-        _check_sizes((offset,)), _check_sizes(shape), _check_sizes(strides)
+        storage, offset, shape, strides, requires_grad, hooks = arguments
+        for sizes in ((offset,), shape, strides):
+            _check_sizes(sizes)
+        _check_grad(requires_grad, hooks)
         count = math.prod(shape)
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if not isinstance(storage, _Storage) or (count and last >= storage.items) or count > storage.items:
-            raise pickle.UnpicklingError(f"a tensor of shape {shape!r:.50} is more than its storage")
+            raise pickle.UnpicklingError(f"a tensor of shape {shape!s:.50} is more than its storage")
         self.tensor_bytes += count * storage.item_size
         if self.tensor_bytes > _TENSOR_BYTES_PER_BYTE * self.size + _LEAST_BYTES:
             raise pickle.UnpicklingError("its tensors share their storages, and are much more than the file")
         return Instance("a tensor")
 
     def parameter(self, arguments: tuple[Any, ...]) -> Instance:
-        tensor, *_ = arguments
+        tensor, requires_grad, hooks = arguments
+        _check_grad(requires_grad, hooks)
         if not isinstance(tensor, Instance) or tensor.kind != "a tensor":
             raise pickle.UnpicklingError("a parameter that is no tensor")
         return tensor
@@ -170,7 +173,7 @@ class _Checker:
     def empty_table(self, arguments: tuple[Any, ...]) -> Instance:
         if arguments:
             raise pickle.UnpicklingError("a table is made from something")
-        return Instance("dict", _is_table, is_complete=True)
+        return Instance("dict", _is_table)
 
     def set(self, arguments: tuple[Any, ...]) -> Instance:
         (items,) = arguments
@@ -180,7 +183,7 @@ class _Checker:
     def encode(self, arguments: tuple[Any, ...]) -> bytes:
         text, encoding = arguments
         if encoding not in ("latin1", "latin-1"):
-            raise pickle.UnpicklingError(f"a text in {encoding!r:.50}")
+            raise pickle.UnpicklingError(f"a text in {describe(encoding)}")
         return self.copy(text.encode("latin-1"))
 
     def copy(self, data: bytes) -> bytes:
@@ -190,16 +193,23 @@ class _Checker:
         return data
 
     def dtype(self, arguments: tuple[Any, ...]) -> Instance:
-        return Instance("a dtype", _is_tuple, is_complete=True)
+        _check_simple(arguments)
+        return Instance("a dtype", _is_tuple)
 
     def array(self, arguments: tuple[Any, ...]) -> Instance:
         return Instance("an array", self.fill, is_complete=False)
 
     def fill(self, arguments: tuple[Any, ...]) -> None:
-        ((_, _, _, _, data),) = arguments
+        ((_, shape, _, _, data),) = arguments
+        _check_sizes(shape)
+        if type(data) is not bytes:
+            raise pickle.UnpicklingError(f"an array of {describe(data)}")
         self.copy(data)
 
     def scalar(self, arguments: tuple[Any, ...]) -> Key:
+        _, data = arguments
+        if type(data) is not bytes:
+            raise pickle.UnpicklingError(f"a number of {describe(data)}")
         return Key("a number")
 
     def history_buffer(self, arguments: tuple[Any, ...]) -> Instance:
@@ -208,8 +218,8 @@ class _Checker:
         return Instance("a HistoryBuffer", _is_table, is_complete=False)
 
     def history_buffer_method(self, arguments: tuple[Any, ...]) -> Instance:
-        owner, _ = arguments
-        if not isinstance(owner, Name) or owner.name != _HISTORY_BUFFER:
+        owner, name = arguments
+        if not isinstance(owner, Name) or owner.name != _HISTORY_BUFFER or type(name) is not str:
             raise pickle.UnpicklingError("it asks for an attribute")
         return Instance("a method")
 
@@ -220,15 +230,24 @@ def _shape(arguments: tuple[Any, ...]) -> tuple[int, ...]:
     return sizes
 
 
-def _constants(arguments: tuple[Any, ...]) -> Instance:
-    if not all(isinstance(argument, (str, int)) for argument in arguments):
-        raise pickle.UnpicklingError("a device that is none")
+def _device(arguments: tuple[Any, ...]) -> Instance:
+    _check_simple(arguments)
     return Instance("a device")
+
+
+def _check_simple(arguments: tuple[Any, ...]) -> None:
+    if not all(isinstance(argument, (str, int)) for argument in arguments):
+        raise pickle.UnpicklingError(f"it is called with {', '.join(map(describe, arguments))}")
+
+
+def _check_grad(requires_grad: Any, hooks: Any) -> None:
+    if type(requires_grad) is not bool or not isinstance(hooks, Instance) or hooks.kind != "dict":
+        raise pickle.UnpicklingError("a tensor with something else")
 
 
 def _check_sizes(sizes: Any) -> None:
     if type(sizes) is not tuple or len(sizes) > _MAX_DIMENSIONS or not all(type(n) is int and n >= 0 for n in sizes):
-        raise pickle.UnpicklingError(f"sizes that are none: {sizes!r:.50}")
+        raise pickle.UnpicklingError("sizes that are none")
 
 
 def _is_table(arguments: tuple[Any, ...]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import atomic_write
+from pss_razor.core import atomic_write, parse_json
 
 RECORD_FILE = "export.json"
 
@@ -29,7 +30,7 @@ class ExportRecord:
         self._key = None if key is None else _plain(key)
         self._formats: dict[str, Any] = {}
         try:
-            found = json.loads(self._path.read_text())
+            found = parse_json(self._path.read_bytes())
             if key is not None and found["key"] == self._key:
                 self._formats = dict(found["formats"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -41,7 +42,9 @@ class ExportRecord:
         if not isinstance(entry, dict) or entry.get("settings") != _plain(settings):
             return None
         files = entry.get("sha256", {})
-        if any(hash_file(self._path.with_name(file)) != digest for file, digest in files.items()):
+        if not isinstance(files, dict) or any(os.path.basename(file) != file for file in files):
+            return None  # not what add() writes
+        if any(hash_file(self._path.parent / file) != digest for file, digest in files.items()):
             return None
         facts = entry.get("facts")
         return facts if isinstance(facts, dict) else None
@@ -68,7 +71,7 @@ def _plain(value: Any) -> Any:
 
 def hash_file(path: Path) -> str | None:
     """SHA-256 of a file, in hexadecimal; None if there is no such file."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # not an error for a name that is too long
         return None
     with path.open("rb") as file:
         digest = hashlib.sha256()

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, Criterion, SearchSpace, atomic_write, best_of_pools, is_number
+from pss_razor.core import ConfigError, Criterion, SearchSpace, atomic_write, best_of_pools, is_scalar, parse_json
 from pss_razor.engine.checks import get_algorithm
 from pss_razor.visualization import draw_accuracy_against_resource
 
@@ -21,7 +21,7 @@ _IMAGENET_SIZE, _IMAGENET_CLASSES = 50_000, 1000
 def format_table(records: Sequence[Mapping[str, Any]], estimators: Mapping[str, Any]) -> str:
     """A text table with a row for each record: its pool, resources, resolution and metrics."""
     resources = list(records[0]["resources"])
-    metrics = [name for name, value in records[0]["metrics"].items() if is_number(value)]
+    metrics = [name for name, value in records[0]["metrics"].items() if is_scalar(value)]
     has_resolution = "resolution" in records[0]["subnet"]
     header = ["pool", *(estimators[name].unit for name in resources), *(["resolution"] if has_resolution else [])]
     rows = [[*header, *(name.removeprefix("accuracy/") for name in metrics)]]
@@ -100,12 +100,13 @@ def read_document(path: Path) -> dict[str, Any]:
         ConfigError: The file is missing or of another kind.
     """
     try:
-        document = json.loads(path.read_text())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise ConfigError(f"results file {path} does not exist; tools/test.py CONFIG CHECKPOINT writes one") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"results file {path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT or "subnets" not in document:
+    subnets = document.get("subnets") if isinstance(document, dict) and document.get("format") == _FORMAT else None
+    if not isinstance(subnets, list) or not all(isinstance(record, dict) for record in subnets):
         raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
     return document
 

@@ -20,6 +20,9 @@ from mmrazor.registry import sub_model
 
 # How the weights of a search of MMRazor are named; ours, and those of a retrained subnet, have no prefix.
 _PREFIX = "architecture."
+# Far above any subnet file.
+_MAX_FILE_BYTES = 2**18
+_MAX_FILE_NESTING = 8
 
 
 @MODELS.register_module()
@@ -109,12 +112,30 @@ def _ops(supernet: nn.Module) -> dict[str, OneShotMutableOP]:
     return {place: module for place, module in supernet.named_modules() if isinstance(module, OneShotMutableOP)}
 
 
+class _SubnetLoader(yaml.BaseLoader):
+    """Texts in lists and tables, all written out: an alias stands for more than the file has."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.depth += 1
+        if self.depth > _MAX_FILE_NESTING or self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"it has an alias, or nests deeper than {_MAX_FILE_NESTING} levels")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+
 def _read_yaml(path: str) -> dict[str, Any]:
     try:
-        with open(path) as file:
-            content = yaml.safe_load(file)
+        with open(path, "rb") as file:
+            text = file.read(_MAX_FILE_BYTES + 1).decode()
+        if len(text) > _MAX_FILE_BYTES:
+            raise ConfigError(f"fix_subnet = {path} has more than {_MAX_FILE_BYTES} bytes; it is no subnet file")
+        content = yaml.load(text, _SubnetLoader)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"fix_subnet = {path} cannot be read: {error}") from error
+        raise ConfigError(f"fix_subnet = {path} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"fix_subnet = {path} is no subnet file: it holds a {type(content).__name__}")
     return content

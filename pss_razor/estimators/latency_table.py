@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, atomic_write
+from pss_razor.core import ConfigError, atomic_write, is_number, parse_json
 from pss_razor.estimators.layer_spec import BlockGeometry
 
 # Format 1, of version 0.1, differs in the hidden width of some blocks, see _without_redundant_widths.
@@ -65,14 +65,14 @@ class LatencyTable:
         """
         path = Path(path)
         try:
-            document = json.loads(path.read_text())
+            document = parse_json(path.read_bytes())
         except FileNotFoundError:
             raise ConfigError(
                 f"latency table {path} does not exist; measure one on the device that it is for with "
                 "tools/latency/build_table.py CONFIG --device cpu|cuda --out FILE.json, or import the authors' with "
                 "tools/converters/pssnet.py latency-table, and name it in the estimator's table"
             ) from None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(f"latency table {path} is not JSON: {error}") from error
         columns = [*BlockGeometry._fields, "latency_us"]
         if (
@@ -82,17 +82,23 @@ class LatencyTable:
         ):
             raise ConfigError(f"{path} is not a latency table of format {_FORMAT}")
         latencies_us: dict[BlockGeometry, float] = {}
-        for row in document["rows"]:
-            if len(row) != len(columns) or isinstance(row[-1], bool) or not isinstance(row[-1], (int, float)):
-                raise ConfigError(f"latency table {path}: row {row} is not {columns}")
+        correction, rows = document.get("correction"), document.get("rows")
+        if not isinstance(correction, list) or len(correction) != 2 or not all(map(is_number, correction)):
+            raise ConfigError(f"latency table {path}: the correction is {correction!r:.200}, not two numbers")
+        if not isinstance(document.get("device"), str) or not isinstance(document.get("provenance"), dict):
+            raise ConfigError(f"latency table {path} does not say its device and provenance")
+        if not isinstance(rows, list):
+            raise ConfigError(f"latency table {path} has no rows")
+        for row in rows:
+            if not isinstance(row, list) or len(row) != len(columns) or not _is_row(row):
+                raise ConfigError(f"latency table {path}: row {row!r:.200} is not {columns}")
             latencies_us[BlockGeometry(*row[:-1])] = float(row[-1])
         if document["format"] == 1:
             latencies_us = _without_redundant_widths(latencies_us)
-        factor, offset_us = document["correction"]
-        correction = (float(factor), float(offset_us))
+        factor, offset_us = map(float, correction)
         interpolate = document.get("interpolate") is True
         try:
-            return cls(latencies_us, document["device"], document["provenance"], correction, interpolate)
+            return cls(latencies_us, document["device"], document["provenance"], (factor, offset_us), interpolate)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
 
@@ -104,3 +110,13 @@ def _without_redundant_widths(latencies_us: Mapping[BlockGeometry, float]) -> di
     """
     hidden = {geometry.block_type for geometry in latencies_us if geometry.cmid != geometry.cin}
     return {g if g.block_type in hidden else g._replace(cmid=None): value for g, value in latencies_us.items()}
+
+
+def _is_row(row: list[Any]) -> bool:
+    """Whether it is a kind of block, its sizes, and a number."""
+    block_type, *sizes, latency_us = row
+    return (
+        isinstance(block_type, str)
+        and all(size is None or type(size) is int for size in sizes)
+        and (is_number(latency_us) or isinstance(latency_us, float))  # one that is not finite has an error of its own
+    )

@@ -17,7 +17,7 @@ import yaml
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pss_razor.core import CheckpointError, ConfigError, PSSError, RangeSampler, Subnet, atomic_write
+from pss_razor.core import CheckpointError, ConfigError, PSSError, RangeSampler, Subnet, atomic_write, parse_json
 from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
 from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
@@ -232,7 +232,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
                 return None
             path = files[-1][1]
         try:
-            state = json.loads(path.read_text())
+            state = parse_json(path.read_bytes())
             wanted = {metric: list(bounds) for metric, bounds in self.constraints_range.items()}
             if state["constraints_range"] != wanted:
                 raise CheckpointError(f"it is of the ranges {state['constraints_range']}, the config has {wanted}")
@@ -241,7 +241,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             if not all(len(row) == len(self.space) for row in state["known"]) or "epoch" not in state:
                 raise CheckpointError("it is of another search space")
             np.random.default_rng().bit_generator.state = state["generator"]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             return CheckpointError(f"resume_from = {path} is no state of this search: {error}")
         return state
 

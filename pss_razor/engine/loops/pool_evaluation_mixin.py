@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pss_razor.core import ConfigError, Criterion, best_of_pools, is_number
+from pss_razor.core import ConfigError, Criterion, best_of_pools, is_scalar
 from pss_razor.engine.checks import get_algorithm
 from pss_razor.engine.evaluation_check import check_pool_evaluation
 from pss_razor.engine.hooks import SubnetSamplerHook
@@ -104,11 +104,11 @@ class PoolEvaluationMixin:
         self.results = self.evaluate_records(evaluator, evaluator.candidates(self.top_k))
         best = best_of_pools(self.results, self.criterion)
         metrics = {
-            f"{r['name']}/{name}": value for r in best for name, value in r["metrics"].items() if is_number(value)
+            f"{r['name']}/{name}": value for r in best for name, value in r["metrics"].items() if is_scalar(value)
         }
         pools = [r["metrics"] for r in best if r["metric"] is not None]
         for name, value in (pools[0] if pools else {}).items():
-            if is_number(value):
+            if is_scalar(value):
                 metrics[f"pools_mean/{name}"] = sum(m[name] for m in pools) / len(pools)
         self.runner.logger.info("\n" + format_table(best, get_algorithm(self.runner).estimators))
         self.runner.call_hook(f"after_{self.mode}_epoch", metrics=metrics)
