@@ -46,8 +46,16 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
 
 
 def get_bn_statistics(model: nn.Module) -> BNStatistics:
-    """Copies of running mean and variance of the active channels, one pair for each BN layer."""
-    return [(mean.clone(), var.clone()) for mean, var in _active_statistics(model)]
+    """Copies of running mean and variance of the active channels, one pair for each BN layer.
+
+    They are parts of one tensor. Many small ones, kept while large ones come and go, would split the C library's free
+    memory into pieces too small for those: several megabytes were lost for each subnet, on a CPU.
+    """
+    pairs = _active_statistics(model)
+    if not pairs:
+        return []
+    copies = torch.cat([tensor for pair in pairs for tensor in pair]).split([len(t) for pair in pairs for t in pair])
+    return list(zip(copies[::2], copies[1::2], strict=True))
 
 
 def set_bn_statistics(model: nn.Module, statistics: BNStatistics) -> None:

@@ -144,3 +144,12 @@ def test_statistics_are_copies_of_the_active_subnet(algorithm, narrow, batches):
     assert not torch.equal(algorithm(batches[0]), expected)
     set_bn_statistics(algorithm, narrow_statistics)
     assert torch.equal(algorithm(batches[0]), expected)
+
+
+def test_statistics_are_one_piece_of_memory(algorithm, narrow):
+    """Of no more than they need; many pieces between large tensors that come and go cost megabytes a subnet."""
+    algorithm.mutator.activate(narrow)
+    tensors = [tensor for pair in get_bn_statistics(algorithm) for tensor in pair]
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
+    assert len(tensors) > 100 and len(storages) == 1
+    assert next(iter(storages.values())).nbytes() == 4 * sum(tensor.numel() for tensor in tensors)
