@@ -29,7 +29,7 @@ $(INSTALLED): setup.cfg constraints.txt
 		"error: Python 3.10 to 3.12 is needed, $(PYTHON) is %d.%d; name another: make PYTHON=python3.11" % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(if $(TORCH),grep -v '^torch' constraints.txt >$(VENV)/constraints.txt,cp constraints.txt $(VENV)/constraints.txt)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH) --editable '.[dev,onnx]'
+	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt $(TORCH) --editable '.[dev,onnx,predictor]'
 	$(RUN) -m pip uninstall --quiet --yes opencv-python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt --no-deps --force-reinstall opencv-python-headless
 	touch $@

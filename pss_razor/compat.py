@@ -153,6 +153,26 @@ def _skip_first_steps_of_fused_sgd() -> None:
         _fused_sgd_hook = register_optimizer_step_pre_hook(skip)
 
 
+def mend_predictor_handler(handler: Any) -> None:
+    """Let a handler of MMRazor's ``MetricPredictor`` work.
+
+    pydacefit asks for the elements of numbers that are no arrays, which numpy >= 2.1 refuses; arrays of one element
+    mean the same. The loss of ``MLPHandler`` comes from mmdet, which nothing here installs; torch's is the same.
+    """
+    import torch
+
+    kind = type(handler).__name__
+    if kind == "GaussProcessHandler":
+        import numpy as np
+
+        for name in ("theta", "tl", "tu"):
+            setattr(handler.model, name, np.atleast_1d(getattr(handler.model, name)))
+    elif kind == "MLPHandler":
+        module = sys.modules[type(handler).__module__]
+        if module.SmoothL1Loss.__module__ == "mmrazor.utils.placeholder":
+            module.SmoothL1Loss = torch.nn.SmoothL1Loss
+
+
 @contextlib.contextmanager
 def gloo_without_gpu() -> Iterator[None]:
     """While active, mmengine's ``init_dist`` works on a machine without a GPU.

@@ -661,6 +661,35 @@ class TestSearchStillNeeded:
         estimate = registry.TASK_UTILS.build(dict(type="ResourceEstimator")).estimate(network.architecture)
         assert estimate["latency"] == 0.0
 
+    def test_its_predictor_encodes_with_a_name_that_numpy_has_removed(self, spos):
+        config = dict(type="MetricPredictor", handler_cfg=dict(type="CartsHandler"))
+        predictor = registry.TASK_UTILS.build(dict(config, search_groups=spos.mutator.search_groups))
+        with pytest.raises(AttributeError, match="int"):
+            predictor.model2vector(spos.mutator.sample_choices())
+
+    def test_its_gaussian_process_fails_on_todays_numpy(self):
+        pytest.importorskip("pydacefit", reason="pip install 'pss_razor[predictor]'")
+        handler = registry.TASK_UTILS.build(dict(type="GaussProcessHandler", regr="constant"))
+        points = np.random.default_rng(0).random((12, 2))
+        with pytest.raises(ValueError, match="0d arrays"):
+            handler.fit(points, points.sum(axis=1))
+        compat.mend_predictor_handler(handler)
+        handler.fit(points, points.sum(axis=1))
+        np.testing.assert_allclose(handler.predict(points)[:, 0], points.sum(axis=1), rtol=1e-3)
+
+    def test_its_mlp_needs_mmdet(self, monkeypatch):
+        from mmrazor.models.task_modules.predictor.handler import mlp_handler
+        from mmrazor.utils import get_placeholder
+
+        monkeypatch.setattr(mlp_handler, "SmoothL1Loss", get_placeholder("mmdet"))
+        handler = mlp_handler.MLPHandler(epochs=2)
+        points = np.random.default_rng(0).random((12, 2))
+        with pytest.raises(ImportError, match="mmdet"):
+            handler.fit(points, points.sum(axis=1))
+        compat.mend_predictor_handler(handler)
+        handler.fit(points, points.sum(axis=1))
+        assert handler.predict(points).shape == (12, 1)
+
     def test_fused_sgd_fails_where_a_parameter_comes_late(self):
         parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
         optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9, fused=True)

@@ -12,10 +12,12 @@ import yaml
 
 from pss_razor.core import CheckpointError, ConfigError, UnreachableTargetError
 from pss_razor.engine.launch import build_runner, load_config
+from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.estimators import LatencyTable, read_cost_graph
 from pss_razor.estimators.measure import find_geometries
 from pss_razor.registry import MODELS
 
+from mmrazor.models.task_modules.predictor.handler import CartsHandler
 from mmrazor.registry import sub_model
 
 TINY = Path(__file__).with_name("tiny_search.py")
@@ -215,6 +217,111 @@ def test_calibrated_statistics_are_those_of_training_images(tmp_path, assert_sam
     means = [runner.model.architecture.backbone.conv1.conv(images).mean((0, 2, 3)) for images in inputs]
     torch.testing.assert_close(bn.running_mean, torch.stack(means).mean(0))
     assert loop._val_candidate() == first
+
+
+CARTS = dict(type="MetricPredictor", handler_cfg=dict(type="CartsHandler", num_trees=20), train_samples=12)
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory):
+    """A search of three epochs with a predictor, and the subnets that it evaluated."""
+    work_dir = tmp_path_factory.mktemp("predicted")
+    runner = make_runner(work_dir, max_keep_ckpts=-1, max_epochs=3, predictor_cfg=CARTS)
+    loop, evaluated = runner.train_loop, []
+    evaluate = loop._val_candidate
+
+    def watch(*args):
+        evaluated.append(dict(loop.model.mutator.active_subnet))
+        return evaluate(*args)
+
+    loop._val_candidate = watch
+    runner.train()
+    return runner, evaluated, work_dir
+
+
+class TestPredictor:
+    def test_only_samples_and_the_best_are_evaluated(self, predicted):
+        runner, evaluated, work_dir = predicted
+        state = read_state(work_dir / "search_epoch_0.json")
+        assert state["epoch"] == 0 and state["candidates"] == []
+        assert [record["ops"] for record in state["samples"]] == evaluated[:12]
+        assert len({tuple(subnet.items()) for subnet in evaluated[:12]}) == 12
+        best = read_state(work_dir / "search_epoch_3.json")["top_k_candidates"][0]
+        assert evaluated[12:] == [best["ops"]]
+        resources = runner.train_loop.sampler.resources(runner.train_loop.space.encode(evaluated))
+        for metric, (low, high) in RANGES.items():
+            assert low <= resources[metric].min() and resources[metric].max() <= high
+
+    def test_scores_are_those_of_the_handler(self, predicted):
+        """Against MMRazor's trees on one-hot vectors made by hand."""
+        runner, _, work_dir = predicted
+        state = read_state(work_dir / "search_epoch_3.json")
+        kinds = [dimension.values for dimension in runner.train_loop.space.dimensions]
+
+        def one_hot(records):
+            return np.array(
+                [
+                    [
+                        float(op == kind)
+                        for op, choices in zip(record["ops"].values(), kinds, strict=True)
+                        for kind in choices
+                    ]
+                    for record in records
+                ]
+            )
+
+        samples = state["samples"]
+        with isolated_random_state(runner.seed):
+            handler = CartsHandler(num_trees=20)
+            handler.fit(one_hot(samples), np.array([record["measured"]["score"] for record in samples]))
+        top = state["top_k_candidates"]
+        predictions = handler.predict(one_hot(top))[:, 0]
+        assert [record["measured"]["score"] for record in top] == predictions.tolist()
+        assert predictions.tolist() == sorted(predictions, reverse=True)
+
+    def test_the_result_has_both_scores(self, predicted):
+        runner, _, work_dir = predicted
+        best = read_state(work_dir / "search_epoch_3.json")["top_k_candidates"][0]
+        meta = torch.load(work_dir / "subnet_best.pth", weights_only=True)["meta"]
+        assert meta["ops"] == best["ops"] and meta["score"] == best["measured"]["score"]
+        loop = runner.train_loop
+        with loop.model.mutator.active(loop.space.from_record(best)):
+            metrics = super(type(loop), loop)._val_candidate()
+        assert meta["evaluated"] == metrics["accuracy/top1"]
+
+    @pytest.mark.parametrize("epoch", [0, 2])
+    def test_resumed_equals_never_stopped(self, predicted, tmp_path, epoch):
+        work_dir = predicted[2]
+        options = dict(max_keep_ckpts=-1, max_epochs=3, predictor_cfg=CARTS)
+        runner = make_runner(tmp_path, resume_from=str(work_dir / f"search_epoch_{epoch}.json"), **options)
+        runner.model.load_state_dict(predicted[0].model.state_dict())
+        runner._init_model_weights = lambda: None
+        evaluated = []
+        evaluate = runner.train_loop._evaluate
+        runner.train_loop._evaluate = lambda *args: evaluated.append(len(args[0])) or evaluate(*args)
+        np.random.seed(99)  # trees are drawn from the search's seed
+        runner.train()
+        assert evaluated == [1], "the samples are those of the state"
+        assert read_state(tmp_path / "search_epoch_3.json") == read_state(work_dir / "search_epoch_3.json")
+        assert (tmp_path / "best_fix_subnet.yaml").read_text() == (work_dir / "best_fix_subnet.yaml").read_text()
+
+    def test_a_state_of_another_predictor_is_refused(self, searched, predicted, tmp_path):
+        loop = make_loop(tmp_path, predictor_cfg=dict(CARTS, handler_cfg=dict(type="CartsHandler", num_trees=10)))
+        for work_dir in (searched[3], predicted[2]):
+            loop.resume_from = str(work_dir / "search_epoch_2.json")
+            with pytest.raises(CheckpointError, match="is no state of this search: it is of the predictor"):
+                loop._resume()
+
+    def test_samples_of_a_file(self, predicted, tmp_path):
+        path = predicted[2] / "search_epoch_1.json"
+        loop = make_loop(tmp_path, predictor_cfg=dict(CARTS, train_samples=str(path)))
+        loop._evaluate = None
+        loop._fit_predictor(loop.predictor)
+        assert read_state(tmp_path / "search_epoch_0.json")["samples"] == read_state(path)["samples"]
+        for content in ("", "{}", '{"samples": []}', '{"samples": [{"ops": {}}]}'):
+            (tmp_path / "a.json").write_text(content)
+            with pytest.raises(CheckpointError, match=r"train_samples = .*a\.json has"):
+                loop._read_samples(tmp_path / "a.json")
 
 
 class TestErrors:

@@ -69,6 +69,21 @@ def test_four_steps_on_digits(call, tmp_path):
     assert json.loads(out.read_text()) == accuracy
 
 
+@pytest.mark.slow
+def test_a_search_with_a_predictor(call, tmp_path):
+    pytest.importorskip("pydacefit", reason="pip install 'pss_razor[predictor]'")
+    config = SPOS / "spos_evolution_search_predictor_shufflenetv2_digits.py"
+    options = ["train_cfg.max_epochs=2", "train_cfg.predictor_cfg.train_samples=8", *FEW]
+    options += ["train_cfg.dataloader.dataset.indices=60", "train_cfg.predictor_cfg.encoding_type=normal"]
+    done = call("train.py", config, "--work-dir", tmp_path, "--cfg-options", *options)
+    assert done.code == 0, done.err[-2000:]
+    state = json.loads((tmp_path / "search_epoch_2.json").read_text())
+    assert len(state["samples"]) == 8 and len(state["top_k_candidates"]) == 10
+    assert all(record["measured"]["flops"] <= 2.1 for record in (*state["samples"], *state["top_k_candidates"]))
+    meta = torch.load(tmp_path / "subnet_best.pth", weights_only=True)["meta"]
+    assert meta["score"] == state["top_k_candidates"][0]["measured"]["score"] and 0 <= meta["evaluated"] <= 100
+
+
 def test_none_is_no_checkpoint_of_pools(call, tiny):
     done = call("test.py", tiny, "none")
     assert done.code == 1 and "checkpoint none does not exist" in done.err

@@ -21,6 +21,7 @@ from pss_razor.core import CheckpointError, ConfigError, PSSError, RangeSampler,
 from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
 from pss_razor.engine.calibration_images import load_calibration_batches
 from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
+from pss_razor.engine.subnet_predictor import SubnetPredictor
 from pss_razor.models import PSSMutator
 from pss_razor.registry import LOOPS
 
@@ -50,6 +51,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         estimator_cfg: Config of an :class:`OneShotResourceEstimator`, or of another with its ``build_costs``.
         constraints_range: Metric -> (least, most), or most.
         resume_from: A ``search_epoch_N.json``; ``"auto"`` is the newest of the work directory, if there is one.
+        predictor_cfg: Config of a ``MetricPredictor`` of MMRazor, see :class:`SubnetPredictor`: only its samples are
+            evaluated, then it scores the candidates, and the best is evaluated in the end.
         seed: Seed of the draws; None takes the runner's.
         **kwargs: See ``EvolutionSearchLoop``.
 
@@ -70,6 +73,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         estimator_cfg: Mapping[str, Any],
         constraints_range: Mapping[str, Any],
         resume_from: str | None = None,
+        predictor_cfg: Mapping[str, Any] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -95,7 +99,10 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         costs = self.estimator.build_costs(self.model.architecture, mutator)
         self.sampler = RangeSampler(costs, self.constraints_range)
         # Equal on all ranks, and evaluations are shared: all ranks search alike.
-        self.generator = np.random.default_rng(self.runner.seed if seed is None else seed)
+        seed = self.runner.seed if seed is None else seed
+        self.generator = np.random.default_rng(seed)
+        self.predictor = None if predictor_cfg is None else SubnetPredictor(predictor_cfg, self.space, seed)
+        self._samples = Candidates()
         self._known: set[tuple[int, ...]] = set()
         self._calibration_batches: list[Any] | None = None
         if self.runner._load_from:
@@ -103,28 +110,36 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         else:
             self.runner.logger.warning("load_from is not set: the candidates are those of an untrained supernet")
 
+    def run(self) -> None:
+        """Search; with a predictor, evaluate its samples first and the best in the end."""
+        self.runner.call_hook("before_train")
+        if self.resume_from:
+            self._resume()
+        if self.predictor is not None:
+            self._fit_predictor(self.predictor)
+        while self._epoch < self._max_epochs:
+            self.run_epoch()
+            self._save_searcher_ckpt()
+        if self.predictor is not None:
+            self._evaluate_best()
+        self._save_best_fix_subnet()
+        self.runner.call_hook("after_train")
+
     def sample_candidates(self) -> None:
         """Fill up the candidates with draws from the space conditional on the ranges."""
         missing = self.num_candidates - len(self.candidates)
         self.candidates.extend(self._to_candidates(self.sampler.draw_distinct(missing, self.generator, self._known)))
 
     def update_candidates_scores(self) -> None:
-        """Evaluate the candidates."""
+        """Evaluate the candidates, or predict their scores."""
         if not self.candidates:
             self.runner.logger.warning("every subnet in the ranges has been evaluated")
-        progress = tqdm(_subnets(self.candidates), f"search epoch {self._epoch + 1}/{self._max_epochs}",
-                        unit="subnet", disable=not is_main_process(), leave=False)  # fmt: skip
-        for index, choices in enumerate(progress):
-            self.model.mutator.set_choices(choices)
-            metrics = self._val_candidate(use_predictor=self.use_predictor)
-            if self.score_key not in metrics:
-                raise ConfigError(f"score_key = {self.score_key!r} is no metric; the evaluator has {sorted(metrics)}")
-            self.candidates.set_score(index, float(metrics[self.score_key]))
-            record = next(iter(self.candidates.data[index].values()))
-            measured = ", ".join(f"{metric} {record[metric]:.6g}" for metric in (*self.sampler.costs, "score"))
-            self.runner.logger.info(
-                f"search epoch {self._epoch + 1}, candidate {index + 1} of {len(self.candidates)}: {measured}"
-            )
+        if self.predictor is None:
+            self._evaluate(self.candidates, f"search epoch {self._epoch + 1}/{self._max_epochs}")
+            return
+        scores = self.predictor.predict(self.space.encode(_subnets(self.candidates)))
+        for index, score in enumerate(scores.tolist()):
+            self.candidates.set_score(index, score)
 
     def gen_mutation_candidates(self) -> Candidates:
         """Children of the best, with some choices drawn anew."""
@@ -150,6 +165,44 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         """Metrics of the active subnet; its BN statistics are its own."""
         with isolated_bn_statistics(self.model):
             return super()._val_candidate(use_predictor)
+
+    def _evaluate(self, candidates: Candidates, title: str) -> None:
+        """Score candidates by evaluation."""
+        progress = tqdm(_subnets(candidates), title, unit="subnet", disable=not is_main_process(), leave=False)
+        for index, choices in enumerate(progress):
+            self.model.mutator.set_choices(choices)
+            metrics = self._val_candidate()
+            if self.score_key not in metrics:
+                raise ConfigError(f"score_key = {self.score_key!r} is no metric; the evaluator has {sorted(metrics)}")
+            candidates.set_score(index, float(metrics[self.score_key]))
+            record = next(iter(candidates.data[index].values()))
+            measured = ", ".join(f"{metric} {record[metric]:.6g}" for metric in (*self.sampler.costs, "score"))
+            self.runner.logger.info(f"{title}, candidate {index + 1} of {len(candidates)}: {measured}")
+
+    def _fit_predictor(self, predictor: SubnetPredictor) -> None:
+        """Fit to samples: those of the state that the search continues from, of a file, or evaluated now."""
+        if not self._samples:
+            if isinstance(predictor.train_samples, str):
+                self._samples = self._read_samples(Path(predictor.train_samples))
+            else:
+                # Not among the known: they may be candidates too.
+                drawn = self.sampler.draw_distinct(predictor.train_samples, self.generator)
+                self._samples = self._to_candidates(drawn)
+                self._evaluate(self._samples, "samples of the predictor")
+            self._save_searcher_ckpt()
+        scores = [next(iter(item.values()))["score"] for item in self._samples.data]
+        predictor.fit(self.space.encode(_subnets(self._samples)), np.array(scores))
+        self.runner.logger.info(f"the predictor is fitted to {len(self._samples)} evaluated subnets")
+
+    def _evaluate_best(self) -> None:
+        """Evaluate the subnet of the best predicted score, and keep both."""
+        best = Candidates([dict(subnet) for subnet in self.top_k_candidates.subnets[:1]])
+        best.update_resources([next(iter(self.top_k_candidates.data[0].values()))])
+        predicted = next(iter(best.data[0].values()))["score"]
+        self._evaluate(best, "the best predicted")
+        record = next(iter(self.top_k_candidates.data[0].values()))
+        record["evaluated"] = next(iter(best.data[0].values()))["score"]
+        self.runner.logger.info(f"{self.score_key} of the best: {predicted:.4f} predicted, {record['evaluated']:.4f}")
 
     def _check_constraints(self, random_subnet: Mapping[str, Any]) -> tuple[bool, dict[str, float]]:
         """Whether a subnet is in all ranges, and its resources."""
@@ -196,6 +249,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         state = {
             "epoch": self._epoch,
             "constraints_range": {metric: list(bounds) for metric, bounds in self.constraints_range.items()},
+            "predictor": self._predictor_config(),
+            "samples": self._to_records(self._samples),
             "candidates": self._to_records(self.candidates),
             "top_k_candidates": self._to_records(self.top_k_candidates),
             "known": sorted(self._known),
@@ -203,7 +258,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         }
         work_dir = Path(self.runner.work_dir)
         atomic_write(work_dir / f"search_epoch_{self._epoch}.json", json.dumps(state).encode())
-        self.runner.logger.info(f"search epoch {self._epoch}: the best score is {self.top_k_candidates.scores[0]}")
+        if self.top_k_candidates:
+            self.runner.logger.info(f"search epoch {self._epoch}: the best score is {self.top_k_candidates.scores[0]}")
         if self.max_keep_ckpts > 0:
             for _, path in _state_files(work_dir)[: -self.max_keep_ckpts]:
                 path.unlink()
@@ -217,6 +273,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         if state[0] is None:
             return
         self._epoch = state[0]["epoch"]
+        self._samples = self._from_records(state[0].get("samples", []))
         self.candidates = self._from_records(state[0]["candidates"])
         self.top_k_candidates = self._from_records(state[0]["top_k_candidates"])
         self._known = set(map(tuple, state[0]["known"]))
@@ -236,7 +293,11 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             wanted = {metric: list(bounds) for metric, bounds in self.constraints_range.items()}
             if state["constraints_range"] != wanted:
                 raise CheckpointError(f"it is of the ranges {state['constraints_range']}, the config has {wanted}")
-            for records in (state["candidates"], state["top_k_candidates"]):
+            if state.get("predictor") != self._predictor_config():
+                raise CheckpointError(
+                    f"it is of the predictor {state.get('predictor')}, the config has {self._predictor_config()}"
+                )
+            for records in (state["candidates"], state["top_k_candidates"], state.get("samples", [])):
                 self._from_records(records)
             if not all(len(row) == len(self.space) for row in state["known"]) or "epoch" not in state:
                 raise CheckpointError("it is of another search space")
@@ -244,6 +305,24 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             return CheckpointError(f"resume_from = {path} is no state of this search: {error}")
         return state
+
+    def _predictor_config(self) -> Any:
+        """What scores follow from besides the samples, as JSON has it."""
+        if self.predictor is None:
+            return None
+        config = {key: value for key, value in self.predictor.config.items() if key != "train_samples"}
+        return json.loads(json.dumps(config))
+
+    def _read_samples(self, path: Path) -> Candidates:
+        try:
+            samples = self._from_records(json.loads(path.read_text())["samples"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"predictor_cfg.train_samples = {path} has no samples of this search space: {error}"
+            ) from error
+        if len(samples) < 2:
+            raise CheckpointError(f"predictor_cfg.train_samples = {path} has {len(samples)} samples, too few")
+        return samples
 
     def _to_records(self, candidates: Candidates) -> list[dict[str, Any]]:
         measured = [next(iter(item.values())) for item in candidates.data]
@@ -260,7 +339,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             return
         best = Subnet(self.top_k_candidates.subnets[0])
         record = next(iter(self.top_k_candidates.data[0].values()))
-        measured = {metric: record[metric] for metric in (*self.sampler.costs, "score")}
+        names = (*self.sampler.costs, "score", *(["evaluated"] if self.predictor is not None else []))
+        measured = {name: record[name] for name in names}
         work_dir = Path(self.runner.work_dir)
         with self.model.mutator.active(best):
             fix_subnet, network = export_fix_subnet(self.model.architecture, slice_weight=True)
