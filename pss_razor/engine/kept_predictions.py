@@ -19,6 +19,8 @@ from mmengine.evaluator import BaseMetric, Evaluator
 _Notes = dict[str, Tensor] | list[Any]
 # Of a metric's value that is no number, a confusion matrix of 1000 classes for each of 435 subnets, say.
 _MAX_NUMBERS = 10_000
+# Batches that are kept one by one: with small ones the tensors around the numbers are most of the memory.
+_MOST_PARTS = 32
 
 
 class KeptPredictions:
@@ -49,6 +51,8 @@ class KeptPredictions:
             if metric.results:
                 batches.append(_form_of(metric).shrink(metric, metric.results))
                 metric.results.clear()
+            if len(batches) > _MOST_PARTS:
+                batches[:] = [_join(batches)]
 
     def evaluate(self, size: int) -> dict[str, Any]:
         """The metrics over all images; nothing is kept afterwards. To be called by all processes.

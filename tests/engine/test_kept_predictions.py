@@ -99,6 +99,25 @@ def test_memory_of_an_accuracy_is_some_bytes_an_image():
     assert kept.num_bytes / 2100 * 435 * 50_000 < 2**30
 
 
+def test_memory_does_not_depend_on_the_batch_size():
+    sizes = []
+    for batch_size in (1, 50):
+        kept = KeptPredictions(Evaluator(dict(type="mmcls.Accuracy", topk=(1, 5))))
+        samples = make_predictions(400, 12)
+        for start in range(0, 400, batch_size):
+            kept.process(None, samples[start : start + batch_size])
+        assert len(kept._notes[0]) <= 33
+        sizes.append(kept.num_bytes)
+        assert kept.evaluate(400) == kept_predictions_of(samples)
+    assert sizes[0] == sizes[1] == 6 * 400
+
+
+def kept_predictions_of(samples):
+    evaluator = Evaluator(dict(type="mmcls.Accuracy", topk=(1, 5)))
+    evaluator.process(copy.deepcopy(samples))
+    return evaluator.evaluate(len(samples))
+
+
 def test_the_first_process_decides_nothing_alone(monkeypatch):
     """Three processes, each with every third image; the last image is repeated once."""
     samples = make_predictions(20, 12)
