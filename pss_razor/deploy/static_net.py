@@ -18,17 +18,19 @@ FORMAT = 1
 IMAGE_CHANNELS = 3
 
 # Far above any real network. They keep a hostile description from filling the memory: with them, checking and building
-# an operation takes no more than some kB and ms, whatever its arguments are.
+# an operation takes some kB and ms at most, whatever its arguments are.
 MAX_RESOLUTION = 2048
 _MAX_CONFIG_INT = 2**24
 _MAX_CONFIG_LENGTH = 8
 _MAX_NUMBER = 2**62
 _MAX_ELEMENTS = 2**30
 _MAX_DIMENSIONS = 16
-_MAX_LENGTH = 1024  # of a text, and of a list with all that is in it
+_MAX_LENGTH = 256  # of a text, and of a list with all that is in it
 _MAX_DEPTH = 8
 _MAX_NAME_LENGTH = 512
 _MAX_NAME_PARTS = 32
+# Without memory, torch takes ten times longer for one than for any other operation.
+_MAX_INTERPOLATIONS = 64
 
 _NODE_KEYS = {"name", "op", "target", "args", "kwargs"}
 _CONFIG_STRINGS = {"same", "valid", "zeros", "reflect", "replicate", "circular"}
@@ -152,10 +154,16 @@ class StaticNet(nn.Module):
         """Runs the operations on a batch of two without memory, and refuses what fails or grows beyond all bounds."""
         values = self._program.values.copy()
         values[0] = torch.empty(2, IMAGE_CHANNELS, self._resolution, self._resolution, device="meta")
+        interpolations = 0
         for (function, slots, out, _), name in zip(self._program.steps, self._program.names, strict=True):
             arguments = [values[slot] for slot in slots]
             if function is operator.mul and any(isinstance(value, str | list | tuple) for value in arguments):
                 raise ExportError(f"node {show(name)} repeats a sequence; multiply tensors and numbers only")
+            if function is operator.floordiv and any(isinstance(value, Tensor) for value in arguments):
+                raise ExportError(f"node {show(name)} divides a tensor to whole numbers; divide numbers only")
+            interpolations += getattr(function, "function", function) is F.interpolate
+            if interpolations > _MAX_INTERPOLATIONS:
+                raise ExportError(f"there are more than {_MAX_INTERPOLATIONS} interpolations; export the network again")
             if _keeps_shape(function, arguments):
                 values[out] = arguments[0]
                 continue
@@ -264,16 +272,36 @@ class _Call:
 
 
 def _keeps_shape(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
-    """Whether a call is known to work and to return a value like its argument, without running it.
+    """Whether a call is known to work and to return a value like its first argument, without running it.
 
     On the meta device torch runs just these in Python, so that they took most of the time of loading a network.
     """
     match function, arguments:
         case nn.BatchNorm2d(), [Tensor(dtype=torch.float32, shape=[_, channels, _, _])]:
             return channels == function.num_features
-        case nn.ReLU() | nn.ReLU6() | nn.SiLU() | nn.Hardswish(), [Tensor(dtype=torch.float32)]:
+        case nn.ReLU() | nn.ReLU6() | nn.SiLU() | nn.Hardswish() | nn.Hardsigmoid() | nn.Sigmoid(), [
+            Tensor(dtype=torch.float32)
+        ]:
             return True
+        case _Call(keywords=("inplace",)), [Tensor(dtype=torch.float32), bool()]:
+            return function.function in _ACTIVATIONS_IN_PLACE
+        case _, [Tensor(dtype=torch.float32)]:
+            return function in _ACTIVATIONS
+        case _, [Tensor(dtype=torch.float32) as first, Tensor(dtype=torch.float32) as second]:
+            return function in _ARITHMETIC and first.shape == second.shape
     return False
+
+
+_ACTIVATIONS_IN_PLACE: set[Callable[..., Any]] = {F.relu, F.relu6, F.silu, F.hardswish, F.hardsigmoid}
+_ACTIVATIONS: set[Callable[..., Any]] = {
+    *_ACTIVATIONS_IN_PLACE,
+    *(torch.relu, torch.sigmoid, torch.tanh, F.sigmoid, F.tanh, F.gelu, F.elu, F.leaky_relu, F.hardtanh),
+    *(Tensor.relu, Tensor.relu_, Tensor.sigmoid, Tensor.tanh),
+}
+_ARITHMETIC: set[Callable[..., Any]] = {
+    *(operator.add, operator.sub, operator.mul, operator.truediv, torch.add, torch.sub, torch.mul, torch.div),
+    *(Tensor.add, Tensor.add_, Tensor.sub, Tensor.mul, Tensor.mul_, Tensor.div),
+}
 
 
 def _make_list(*items: Any) -> list[Any]:

@@ -101,10 +101,10 @@ def _check_subnet(supernet: nn.Module, subnet: Mapping[str, Any]) -> dict[str, d
     ops = _ops(supernet)
     if subnet.keys() != ops.keys():
         place = min(subnet.keys() ^ ops.keys())
-        raise ConfigError(f"fix_subnet is of another supernet: only one of them has {place}")
+        raise ConfigError(f"fix_subnet is of another supernet: only one of them has {place:.200}")
     for place, module in ops.items():
         if not isinstance(subnet[place], Mapping) or subnet[place].get("chosen") not in module.choices:
-            raise ConfigError(f"fix_subnet has {subnet[place]} at {place}; the ops are {module.choices}")
+            raise ConfigError(f"fix_subnet has {subnet[place]!s:.200} at {place}; the ops are {module.choices}")
     return {place: {"chosen": choice["chosen"]} for place, choice in subnet.items()}
 
 

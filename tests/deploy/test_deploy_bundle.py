@@ -259,7 +259,7 @@ def _repeat_across(description, times):
         (lambda d: d["subnets"][0].update(target=10**310), "target of a subnet is"),
         (lambda d: d["nodes"][1].update(name="x" * 513), "has a name of 513 characters"),
         (lambda d: d["nodes"][1].update(target=".".join("abc" * 20)), "has a module name of too many parts"),
-        (lambda d: d["nodes"][1].update(args=[0] * 1025), "has too much of arguments"),
+        (lambda d: d["nodes"][1].update(args=[0] * 257), "has too much of arguments"),
         (lambda d: d["nodes"][1]["config"].update(kernel_size=[1] * 9), "has a bad value for kernel_size"),
     ],
     ids=["node", "operations", "long name", "name", "number", "name of a node", "parts", "arguments", "sizes"],
@@ -277,7 +277,7 @@ def test_a_small_file_that_asks_for_much(bundle_file, change, message):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert time.process_time() - start < 5
-    assert peak < 16 * 40 * size + 2**26
+    assert peak < 8 * 40 * size + 2**26
 
 
 def test_bundles_of_large_networks_are_far_from_the_limits(supernet_subnets):
