@@ -81,7 +81,7 @@ def test_a_search_with_a_predictor(call, tmp_path):
     assert len(state["samples"]) == 8 and len(state["top_k_candidates"]) == 10
     assert all(record["measured"]["flops"] <= 2.1 for record in (*state["samples"], *state["top_k_candidates"]))
     meta = torch.load(tmp_path / "subnet_best.pth", weights_only=True)["meta"]
-    assert meta["score"] == state["top_k_candidates"][0]["measured"]["score"] and 0 <= meta["evaluated"] <= 100
+    assert max(record["measured"]["score"] for record in state["samples"]) <= meta["score"] <= 100
 
 
 def test_none_is_no_checkpoint_of_pools(call, tiny):

@@ -1,5 +1,5 @@
 # Step 2 of SPOS on scikit-learn's digits with a predictor: 60 subnets are evaluated, a Gaussian process fitted to them
-# scores the candidates, and the best is evaluated in the end. --cfg-options load_from=STEP1
+# scores the candidates, and its best ten are evaluated in the end. --cfg-options load_from=STEP1
 # Needs pydacefit: pip install 'pss_razor[predictor]'
 _base_ = "./spos_evolution_search_shufflenetv2_digits.py"
 

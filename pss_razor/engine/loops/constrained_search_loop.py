@@ -52,7 +52,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         constraints_range: Metric -> (least, most), or most.
         resume_from: A ``search_epoch_N.json``; ``"auto"`` is the newest of the work directory, if there is one.
         predictor_cfg: Config of a ``MetricPredictor`` of MMRazor, see :class:`SubnetPredictor`: only its samples are
-            evaluated, then it scores the candidates, and the best is evaluated in the end.
+            evaluated, then it scores the candidates, and its ``top_k`` best are evaluated in the end.
         seed: Seed of the draws; None takes the runner's.
         **kwargs: See ``EvolutionSearchLoop``.
 
@@ -111,7 +111,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             self.runner.logger.warning("load_from is not set: the candidates are those of an untrained supernet")
 
     def run(self) -> None:
-        """Search; with a predictor, evaluate its samples first and the best in the end."""
+        """Search; with a predictor, evaluate its samples first and its best in the end."""
         self.runner.call_hook("before_train")
         if self.resume_from:
             self._resume()
@@ -195,14 +195,17 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         self.runner.logger.info(f"the predictor is fitted to {len(self._samples)} evaluated subnets")
 
     def _evaluate_best(self) -> None:
-        """Evaluate the subnet of the best predicted score, and keep both."""
-        best = Candidates([dict(subnet) for subnet in self.top_k_candidates.subnets[:1]])
-        best.update_resources([next(iter(self.top_k_candidates.data[0].values()))])
-        predicted = next(iter(best.data[0].values()))["score"]
-        self._evaluate(best, "the best predicted")
-        record = next(iter(self.top_k_candidates.data[0].values()))
-        record["evaluated"] = next(iter(best.data[0].values()))["score"]
-        self.runner.logger.info(f"{self.score_key} of the best: {predicted:.4f} predicted, {record['evaluated']:.4f}")
+        """Evaluate the best by prediction: what is best is decided among them and the samples by evaluation."""
+        finalists = self._from_records(self._to_records(self.top_k_candidates))
+        predicted = [next(iter(item.values()))["score"] for item in finalists.data]
+        self._evaluate(finalists, "the best by prediction")
+        errors = np.subtract(predicted, [next(iter(item.values()))["score"] for item in finalists.data])
+        self.runner.logger.info(
+            f"{self.score_key} of the {len(errors)} best by prediction is off by {np.abs(errors).mean():.3g} on average"
+        )
+        finalists.extend(self._samples)
+        finalists.sort_by(key_indicator="score", reverse=True)
+        self.top_k_candidates = Candidates(finalists.data[: self.top_k])
 
     def _check_constraints(self, random_subnet: Mapping[str, Any]) -> tuple[bool, dict[str, float]]:
         """Whether a subnet is in all ranges, and its resources."""
@@ -339,8 +342,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             return
         best = Subnet(self.top_k_candidates.subnets[0])
         record = next(iter(self.top_k_candidates.data[0].values()))
-        names = (*self.sampler.costs, "score", *(["evaluated"] if self.predictor is not None else []))
-        measured = {name: record[name] for name in names}
+        measured = {metric: record[metric] for metric in (*self.sampler.costs, "score")}
         work_dir = Path(self.runner.work_dir)
         with self.model.mutator.active(best):
             fix_subnet, network = export_fix_subnet(self.model.architecture, slice_weight=True)
