@@ -3,7 +3,6 @@
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-all     make check, and the slow tests too
 # make test-gpu     what only a GPU can show, a few minutes on one; DEVICE=cpu tests the tests
-# make rehearse     the README's ImageNet commands on a synthetic ImageNet and eight processes; REHEARSE=small: a part of it
 # make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
@@ -16,11 +15,10 @@ CONFIG := configs/pss/pss_mbv2_flops_digits.py
 WORK_DIR := work_dirs/quickstart
 INSTALLED := $(VENV)/.installed
 DEVICE ?= cuda
-REHEARSE ?= full
 SPOS := configs/nas/spos/spos
 SPOS_DIR := work_dirs/spos_digits
 
-.PHONY: quickstart test test-all test-gpu rehearse check bench spos-digits cream-digits venv clean
+.PHONY: quickstart test test-all test-gpu check bench spos-digits cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -57,9 +55,6 @@ test-all: check test
 
 test-gpu: venv
 	PSS_RAZOR_TEST_DEVICE=$(DEVICE) $(RUN) -m pytest tests/gpu
-
-rehearse: venv
-	$(RUN) -W ignore rehearsal/rehearse.py --size $(REHEARSE)
 
 spos-digits: venv
 	$(RUN) tools/train.py $(SPOS)_supernet_shufflenetv2_digits.py --work-dir $(SPOS_DIR)/supernet --resume auto

@@ -17,6 +17,7 @@ Memory is watched from outside, so that a process is ended before it exhausts th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -265,7 +266,10 @@ class Rehearsal:
                 result.failure = watch(process, result)
             finally:
                 if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+                    # torchrun's processes are in groups of their own.
+                    for pid in (process.pid, *descendants(process.pid)):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
                     process.wait()
         result.seconds = time.monotonic() - start
         if process.returncode and not result.failure:
