@@ -158,7 +158,7 @@ def real_memory_mib(rank: dict[str, Any], images: int) -> float:
     share = (len(resident) - 2) / len(resident)  # the first batches fill caches
     more = REAL_IMAGES / REAL_PROCESSES / rank["images"]
     growth = max(0.0, resident[-1] - resident[1]) / share * more * REAL_SUBNETS / rank["subnets"]
-    gathering = max(0.0, rank["peak_before_results_mib"] - resident[-1]) * REAL_IMAGES / images
+    gathering = max(0.0, rank["peak_of_gathering_mib"] - resident[-1]) * REAL_IMAGES / images
     return resident[1] + growth + max(gathering, rank["peak_mib"] - resident[-1])
 
 

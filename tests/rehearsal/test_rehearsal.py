@@ -37,7 +37,7 @@ def rank(number, task, pools):
     if task == "train":
         record |= {"first_batch": f"images of rank {number}", "iterations": 4}
     if task == "test":
-        record |= {"images": 500, "subnets": 437, "peak_before_results_mib": 1105.0}
+        record |= {"images": 500, "subnets": 437, "peak_of_gathering_mib": 1105.0}
         record |= {"resident_mib": [1000.0, 1090.0, 1095.0, 1100.0]}
     return record
 
@@ -104,7 +104,7 @@ def test_too_much_memory_and_stages_that_fail(stages):
 def test_real_memory():
     """Growth after the second batch, on to 437 subnets of 6,250 images; what gathering takes, on to 50,000 images."""
     record = {"resident_mib": [900.0, 1000.0, 1010.0, 1020.0], "images": 500, "subnets": 437}
-    record |= {"peak_before_results_mib": 1022.0, "peak_mib": 1150.0}
+    record |= {"peak_of_gathering_mib": 1022.0, "peak_mib": 1150.0}
     grown, gathered = 40 * 12.5, 2 * 50
     assert rehearsal_report.real_memory_mib(record, 1000) == pytest.approx(1000 + grown + max(gathered, 130))
 
