@@ -153,7 +153,8 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], d
         tensors: By name, on the CPU and contiguous.
         description: JSON-able; what belongs to the tensors and is in another file. The digest is of both.
     """
-    metadata = {"format": "pt", _DIGEST: _digest(tensors, description)}
+    # Of several entries, safetensors chooses the order at random, and the same content would be different files.
+    metadata = {_DIGEST: _digest(tensors, description)}
     atomic_write(path, safetensors.torch.save(dict(tensors), metadata=metadata))
 
 
