@@ -322,6 +322,14 @@ def test_files_of_version_0_1_have_no_digest(supernet_subnets, bundle_file):
     assert load_bundle(bundle_file).subnets == tuple(supernet_subnets)
 
 
+def test_the_same_content_is_the_same_file(supernet_subnets, tmp_path):
+    files = set()
+    for _ in range(8):
+        save_bundle(tmp_path / "bundle", supernet_subnets[:1], {})
+        files.add((tmp_path / "bundle").read_bytes())
+    assert len(files) == 1
+
+
 def test_metadata_that_is_not_ours(bundle_file):
     """A digest that a flipped byte in its name hides."""
     data = bundle_file.read_bytes()

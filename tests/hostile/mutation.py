@@ -58,6 +58,15 @@ def places(value: Any) -> list[tuple[Any, Any]]:
     return found
 
 
+def is_longer(value: Any, length: int) -> bool:
+    """Whether a value has more than so many characters of JSON; parts that are repeated are one object."""
+    for part in json.JSONEncoder().iterencode(value):
+        length -= len(part)
+        if length < 0:
+            return True
+    return False
+
+
 def mutate(value: Any, generator: random.Random) -> Any:
     """A changed copy: other types, sizes, numbers, repeats, parts of it in other places."""
     root = [copy.deepcopy(value)]
@@ -75,7 +84,7 @@ def mutate(value: Any, generator: random.Random) -> Any:
                 container[key] = generator.choice([[container[key]], {"x": container[key]}])
         elif kind == 5 and isinstance(container[key], list):
             times = generator.choice([0, 2, 50, _MAX_REPEATS])
-            if len(json.dumps(container[key])) * times <= _MAX_LENGTH:
+            if not is_longer(container[key], _MAX_LENGTH // max(times, 1)):
                 container[key] = container[key] * times
         elif kind == 5 and isinstance(container[key], dict):
             container[key] |= {f"more{i}": scalar(generator) for i in range(generator.choice([1, 50]))}
@@ -90,7 +99,7 @@ def mutate(value: Any, generator: random.Random) -> Any:
             container[key] = generator.choice(
                 [container[key] + 1, container[key] - 1, container[key] * 1000, -container[key]]
             )
-        if len(json.dumps(root)) > _MAX_LENGTH:
+        if is_longer(root, _MAX_LENGTH):
             return value
     return root[0]
 
