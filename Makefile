@@ -5,8 +5,8 @@
 # make test-gpu     what only a GPU can show, a few minutes on one; DEVICE=cpu tests the tests
 # make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
-# make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (half an hour or
-#                   more on two CPU cores); REHEARSE=small is what CI runs
+# make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (not run
+#                   whole yet); REHEARSE=small is what CI runs
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
