@@ -176,7 +176,8 @@ class Cream(BaseAlgorithm):
         # The first process decides: rounding may differ between devices.
         chosen = weights.argmax()
         broadcast(chosen)
-        return board[int(chosen)], torch.sigmoid(-weights[chosen])
+        index = int(chosen)  # the one read: an index on the device would be read again
+        return board[index], torch.sigmoid(-weights[index])
 
     def _loss(
         self, logits: Tensor, samples: list, targets: Tensor | None, rho: Tensor | float | None
