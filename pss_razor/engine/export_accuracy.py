@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from pss_razor.deploy import StaticNet
-from pss_razor.engine.one_pass import evaluate_in_one_pass
+from pss_razor.engine.one_pass import evaluate_in_one_pass, outside_test_loop
 from pss_razor.engine.pool_evaluator import PoolEvaluator
 
 
@@ -40,4 +40,5 @@ def measure_networks(runner: Any, evaluator: PoolEvaluator, networks: Sequence[S
     def prepare(batch: Any) -> dict[str, Any]:
         return algorithm.data_preprocessor(batch, False)
 
-    return evaluate_in_one_pass(len(networks), predict, prepare, loop.dataloader, loop.evaluator, runner, "test")
+    with outside_test_loop(runner):
+        return evaluate_in_one_pass(len(networks), predict, prepare, loop.dataloader, loop.evaluator, runner, "test")

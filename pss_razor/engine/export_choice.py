@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pss_razor.core import ConfigError, Criterion, Subnet, best_of_pools, selection_metrics
+from pss_razor.engine.one_pass import outside_test_loop
 from pss_razor.engine.pool_evaluator import PoolEvaluator
 
 PoolKey = tuple[str, float]
@@ -123,8 +124,5 @@ def evaluate_pools(runner: Any, evaluator: PoolEvaluator, pools: Collection[Pool
     loop = runner.test_loop
     wanted = {*pools, (None, None)}
     records = [record for record in evaluator.candidates(loop.top_k) if (record["metric"], record["target"]) in wanted]
-    for hook in ("before_test", "before_test_epoch"):
-        runner.call_hook(hook)
-    records = loop.evaluate_records(evaluator, records)
-    runner.call_hook("after_test")
-    return records
+    with outside_test_loop(runner):
+        return loop.evaluate_records(evaluator, records)

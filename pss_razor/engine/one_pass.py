@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -77,6 +78,18 @@ def evaluate_in_one_pass(
             runner.call_hook(f"after_{mode}_iter", batch_idx=index, data_batch=batch, outputs=outputs)
         results += [kept.evaluate(len(dataloader.dataset)) for kept in group]  # type: ignore[arg-type]
     return results
+
+
+@contextmanager
+def outside_test_loop(runner: Any) -> Iterator[None]:
+    """An evaluation with ``mode="test"`` that no test loop runs: hooks are told that a test begins, and ends.
+
+    They are not told of an epoch's end, at which metrics of a test loop are logged.
+    """
+    for hook in ("before_test", "before_test_epoch"):
+        runner.call_hook(hook)
+    yield
+    runner.call_hook("after_test")
 
 
 def _agree(number: int) -> int:
