@@ -1,27 +1,31 @@
 # make quickstart   train, evaluate and export a supernet on handwritten digits (a few minutes on two CPU cores)
-# make test         the test suite
+# make test         the test suite; only a part of it: make test TESTS=tests/core
 # make check        what CI checks besides: format, lint, types, import directions
-# make test-all     make check, and the slow tests too
+# make test-slow    the tests that take long one by one
+# make test-all     make check, make test and make test-slow
 # make test-gpu     what only a GPU can show, a few minutes on one; DEVICE=cpu tests the tests
 # make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
-# make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (not run
-#                   whole yet); REHEARSE=small is what CI runs
+# make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (23 minutes on
+#                   two CPU cores); REHEARSE=small is what CI runs
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
 # The newest torch instead of the pinned one: make test VENV=.venv-newest TORCH="torch torchvision"
 TORCH ?=
 RUN := $(VENV)/bin/python
+# Each test process has one thread: two that have two each wait for each other's barriers.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 CONFIG := configs/pss/pss_mbv2_flops_digits.py
 WORK_DIR := work_dirs/quickstart
 INSTALLED := $(VENV)/.installed
 DEVICE ?= cuda
 REHEARSE ?= full
+TESTS ?=
 SPOS := configs/nas/spos/spos
 SPOS_DIR := work_dirs/spos_digits
 
-.PHONY: quickstart test test-all test-gpu rehearse check bench spos-digits cream-digits venv clean
+.PHONY: quickstart test test-slow test-all test-gpu rehearse check bench spos-digits cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -45,7 +49,7 @@ quickstart: venv
 	@echo "picture: $(WORK_DIR)/accuracy_flops.png"
 
 test: venv
-	$(RUN) -m pytest
+	$(PYTEST) $(TESTS)
 
 check: venv
 	$(VENV)/bin/ruff format --check .
@@ -53,8 +57,10 @@ check: venv
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test-all: check test
-	$(RUN) -m pytest -m slow
+test-slow: venv
+	$(PYTEST) -m slow $(TESTS)
+
+test-all: check test test-slow
 
 test-gpu: venv
 	PSS_RAZOR_TEST_DEVICE=$(DEVICE) $(RUN) -m pytest tests/gpu

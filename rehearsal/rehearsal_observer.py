@@ -20,7 +20,7 @@ from torch import Tensor
 
 from pss_razor.core import PrioritizedSubnetSampler
 from pss_razor.datasets import ImageFolder
-from pss_razor.engine import loops
+from pss_razor.engine import loops, one_pass
 from pss_razor.engine.checks import get_algorithm
 from pss_razor.engine.hooks import PrioritizedPoolSamplerHook, SubnetSamplerHook
 from pss_razor.engine.kept_predictions import KeptPredictions
@@ -45,7 +45,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "checkpoint load": [(Runner, "load_checkpoint")],
     "calibration": [(PoolEvaluator, "calibrate")],
     "evaluator processing": [(KeptPredictions, "process")],
-    "gathering": [(KeptPredictions, "evaluate")],
+    "gathering and metrics": [(one_pass, "evaluate_kept_predictions")],
     "results writing": [(loops.pool_test_loop, "write_results")],
 }
 # Made before data loaders fork their workers, which count too. Folder of the split -> images decoded.

@@ -223,7 +223,7 @@ def extrapolate(size: dict[str, Any], stages: dict[str, Any]) -> Iterator[list[s
             f"{seconds:.2f} s for {REAL_IMAGES:,}, in the file cache; every process lists them",
         ]
     predictions, real = ranks[0]["images"] * ranks[0]["subnets"], REAL_SUBNETS * REAL_IMAGES / REAL_PROCESSES
-    for part in ("evaluator processing", "prediction, with its network", "gathering"):
+    for part in ("evaluator processing", "prediction, with its network", "gathering and metrics"):
         seconds = slowest(stage, part)[0]
         how = f"{seconds / predictions * 1e6:.2f} µs a prediction x {real:,.0f} a process, the network a stub"
         yield [f"final test: {part}", f"{seconds / predictions * real / 60:.1f} min", how]

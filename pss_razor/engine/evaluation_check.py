@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from pss_razor.core import ConfigError, Criterion
 from pss_razor.engine.checks import check_dataloader, check_image_size, first_image
-from pss_razor.engine.kept_predictions import KeptPredictions
+from pss_razor.engine.kept_predictions import KeptPredictions, evaluate_kept_predictions
 from pss_razor.engine.pool_evaluator import isolated_evaluation
 from pss_razor.engine.random_state import isolated_random_state
 from pss_razor.models import PSS
@@ -86,6 +86,6 @@ def _compute_metrics(
     kept.process(batch, predict(batch))
     key = name.replace("dataloader", "evaluator")
     try:
-        return kept.evaluate(get_world_size())
+        return evaluate_kept_predictions([kept], get_world_size())[0]
     except ValueError as error:  # mmcls': a top-k of more classes than there are
         raise ConfigError(f"{key} cannot be computed: {error} Set {key}.topk=(1,) where it is an accuracy") from error

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from mmcls.evaluation import Accuracy, CorruptionError, MultiLabelMetric, SingleLabelMetric
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
 
 # What a metric notes of some images: tensors by field, whose first axis is the images, or a list with an item for each.
@@ -54,40 +55,71 @@ class KeptPredictions:
             if len(batches) > _MOST_PARTS:
                 batches[:] = [_join(batches)]
 
-    def evaluate(self, size: int) -> dict[str, Any]:
-        """The metrics over all images; nothing is kept afterwards. To be called by all processes.
-
-        Args:
-            size: Number of images of the dataset: samplers may repeat images, so that all processes have as many.
-
-        Returns:
-            Metric -> a number, or for metrics that are none plain lists; of a large one only its shape, as text.
-
-        Raises:
-            ValueError: Two metrics have one name.
-        """
-        values: dict[str, Any] = {}
-        for metric, batches in zip(self.evaluator.metrics, self._notes, strict=True):
-            own = _evaluate(metric, _join(batches), size)
+    def pop_notes(self) -> list[_Notes]:
+        """Of each metric, what was noted; nothing is kept afterwards."""
+        popped = [_join(batches) for batches in self._notes]
+        for batches in self._notes:
             batches.clear()
-            if twice := own.keys() & values.keys():
-                raise ValueError(f"two metrics of the evaluator are called {min(twice)!r}; give one of them a prefix")
-            values |= {name: _plain(value) for name, value in own.items()}
-        return values
+        return popped
 
 
-def _evaluate(metric: BaseMetric, notes: _Notes, size: int) -> dict[str, Any]:
-    """``metric.evaluate(size)``, with the processes' notes gathered in their small form."""
-    if type(metric).evaluate is not BaseMetric.evaluate:  # it has a way of its own to gather
-        metric.results.extend(_restore(metric, notes))
-        return metric.evaluate(size)
-    gathered = _interleave(all_gather_object(notes), size)
-    computed: list[Any] = [None]
-    if is_main_process():
-        prefix = f"{metric.prefix}/" if metric.prefix else ""
-        computed = [{prefix + name: v for name, v in metric.compute_metrics(_restore(metric, gathered)).items()}]
-    broadcast_object_list(computed)
-    return computed[0]
+def evaluate_kept_predictions(group: Sequence[KeptPredictions], size: int) -> list[dict[str, Any]]:
+    """The metrics of each subnet over all images. To be called by all processes with as many subnets.
+
+    The processes share the work: of n, process r gets and computes those of the subnets r, r + n, …
+
+    Args:
+        group: Of each subnet; nothing is kept in it afterwards.
+        size: Number of images of the dataset: samplers may repeat images, so that all processes have as many.
+
+    Returns:
+        Of each subnet: metric -> a number, or for metrics that are none plain lists; of a large one only its shape, as
+        text.
+
+    Raises:
+        ValueError: Two metrics have one name.
+    """
+    num_processes = get_world_size()
+    computed: dict[tuple[int, int], dict[str, Any]] = {}  # by the numbers of subnet and metric
+    progress = tqdm(total=len(group), desc="metrics", unit="subnet", disable=not is_main_process(), leave=False)
+    with progress:
+        for first in range(0, len(group), num_processes):
+            together = range(first, min(first + num_processes, len(group)))
+            own = []  # computed when all of these are exchanged: nobody waits for another's computation
+            for subnet in together:
+                for number, notes in enumerate(group[subnet].pop_notes()):
+                    metric = group[subnet].evaluator.metrics[number]
+                    if type(metric).evaluate is not BaseMetric.evaluate:  # it has a way of its own to gather
+                        metric.results.extend(_restore(metric, notes))
+                        computed[subnet, number] = metric.evaluate(size)
+                        continue
+                    parts = all_gather_object(notes)
+                    if subnet - first == get_rank():
+                        own.append((number, metric, parts))
+            for number, metric, parts in own:
+                computed[first + get_rank(), number] = _compute(metric, _interleave(parts, size))
+            progress.update(len(together))
+    plain = {key: {name: _plain(value) for name, value in values.items()} for key, values in computed.items()}
+    everyones = {key: values for of_process in all_gather_object(plain) for key, values in of_process.items()}
+    return [
+        _merge([everyones[subnet, number] for number in range(len(kept.evaluator.metrics))])
+        for subnet, kept in enumerate(group)
+    ]
+
+
+def _compute(metric: BaseMetric, notes: _Notes) -> dict[str, Any]:
+    """As ``metric.evaluate`` does when it has gathered."""
+    prefix = f"{metric.prefix}/" if metric.prefix else ""
+    return {prefix + name: value for name, value in metric.compute_metrics(_restore(metric, notes)).items()}
+
+
+def _merge(of_metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for own in of_metrics:
+        if twice := own.keys() & values.keys():
+            raise ValueError(f"two metrics of the evaluator are called {min(twice)!r}; give one of them a prefix")
+        values |= own
+    return values
 
 
 def _plain(value: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pss_razor.engine.kept_predictions import KeptPredictions
+from pss_razor.engine.kept_predictions import KeptPredictions, evaluate_kept_predictions
 
 from mmengine.dist import all_reduce, is_main_process
 from mmengine.evaluator import Evaluator
@@ -76,7 +76,7 @@ def evaluate_in_one_pass(
                         )
                 number += 1
             runner.call_hook(f"after_{mode}_iter", batch_idx=index, data_batch=batch, outputs=outputs)
-        results += [kept.evaluate(len(dataloader.dataset)) for kept in group]  # type: ignore[arg-type]
+        results += evaluate_kept_predictions(group, len(dataloader.dataset))  # type: ignore[arg-type]
     return results
 
 

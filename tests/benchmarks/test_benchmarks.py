@@ -94,10 +94,12 @@ def test_switching():
     assert figures(switching.measure, switches=5, rounds=1)["switch"].value > 0
 
 
+@pytest.mark.slow
 def test_candidate_costs():
     assert figures(candidate_costs.measure, candidates=1000, rounds=1)["mbv2_flops_of_a_subnet"].value > 0
 
 
+@pytest.mark.slow
 def test_pool_evaluation():
     sizes = dict(images=8, subnets=2, side=32, batch=4, threads=1, device="cpu")
     result = figures(pool_evaluation.measure, **sizes)
@@ -111,6 +113,7 @@ def test_pool_simulation():
     assert result["entries"].value > 100
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_gpu_script_refuses_without_a_gpu():
     done = subprocess.run([sys.executable, FOLDER / "gpu.py"], capture_output=True, text=True)
@@ -124,6 +127,7 @@ def test_gpu_script_on_the_cpu():
     assert result["autoslim_over_channels_last"].value > 0
 
 
+@pytest.mark.slow
 def test_bundle():
     found = figures(bundle.measure, switches=3, rounds=1, pools=2)
     assert 1 < found["mbv2_bundle_over_largest"].value < 1.2

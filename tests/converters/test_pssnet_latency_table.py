@@ -55,7 +55,7 @@ def test_numbers_of_numpy_1_and_of_other_byte_orders(tmp_path):
     assert read_pssnet_latencies(tmp_path / "theirs.pkl") == {BlockGeometry(*ROWS[0][:-1]): 625.5}
 
 
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 def test_reference_latencies(reference, imagenet_mbv2, write_pickle, convert, tmp_path, device):
     """The authors estimate a narrower last conv than their model has; that block and the linear layer are exchanged."""
     rows = []

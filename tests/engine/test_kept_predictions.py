@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import pickle
+import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
 from pss_razor.engine import kept_predictions
-from pss_razor.engine.kept_predictions import KeptPredictions
+from pss_razor.engine.kept_predictions import KeptPredictions, evaluate_kept_predictions
 from pss_razor.engine.one_pass import evaluate_in_one_pass
 
+from mmcls.evaluation import Accuracy
 from mmcls.structures import ClsDataSample
 from mmengine.evaluator import Evaluator
 
@@ -63,7 +67,7 @@ def test_metrics_are_mmengines(metrics):
         kept.process(None, copy.deepcopy(samples[start : start + 32]))
     # The last images are repeated ones.
     expected = {name: plain(value) for name, value in evaluator.evaluate(85).items()}
-    found = kept.evaluate(85)
+    found = evaluate_kept_predictions([kept], 85)[0]
     assert found == pytest.approx(expected, abs=1e-4) if all(map(is_float, expected.values())) else found == expected
     assert found.keys() == expected.keys() and kept.num_bytes == 0
 
@@ -108,7 +112,7 @@ def test_memory_does_not_depend_on_the_batch_size():
             kept.process(None, samples[start : start + batch_size])
         assert len(kept._notes[0]) <= 33
         sizes.append(kept.num_bytes)
-        assert kept.evaluate(400) == kept_predictions_of(samples)
+        assert evaluate_kept_predictions([kept], 400)[0] == kept_predictions_of(samples)
     assert sizes[0] == sizes[1] == 6 * 400
 
 
@@ -118,26 +122,85 @@ def kept_predictions_of(samples):
     return evaluator.evaluate(len(samples))
 
 
-def test_the_first_process_decides_nothing_alone(monkeypatch):
+@pytest.fixture
+def run_together(monkeypatch):
+    """Run a function as each of several processes, in threads: ``run_together(function of the rank, processes)``."""
+
+    def run(function, processes):
+        own = threading.local()
+        slots, barrier = [None] * processes, threading.Barrier(processes, timeout=60)
+
+        def all_gather_object(data):
+            slots[own.rank] = pickle.dumps(data)
+            barrier.wait()
+            gathered = [pickle.loads(part) for part in slots]
+            barrier.wait()
+            return gathered
+
+        def process(rank):
+            own.rank = rank
+            return function(rank)
+
+        monkeypatch.setattr(kept_predictions, "all_gather_object", all_gather_object)
+        monkeypatch.setattr(kept_predictions, "get_rank", lambda: own.rank)
+        monkeypatch.setattr(kept_predictions, "get_world_size", lambda: processes)
+        monkeypatch.setattr(kept_predictions, "is_main_process", lambda: own.rank == 0)
+        with ThreadPoolExecutor(processes) as pool:
+            return list(pool.map(process, range(processes)))
+
+    return run
+
+
+@pytest.mark.parametrize("subnets", [1, 3, 7])
+def test_processes_share_the_work_and_have_the_same_metrics(run_together, monkeypatch, subnets):
     """Three processes, each with every third image; the last image is repeated once."""
-    samples = make_predictions(20, 12)
-    dealt = [samples[rank::3] for rank in range(3)]
-    dealt[2].append(samples[0])
     metrics = [dict(type="mmcls.Accuracy", topk=(1, 5)), dict(type="mmcls.RetrievalRecall", topk=1)]
-    processes = [KeptPredictions(Evaluator(copy.deepcopy(metrics))) for _ in range(3)]
-    for kept, own in zip(processes, dealt, strict=True):
-        for start in (0, 4):
-            kept.process(None, copy.deepcopy(own[start : start + 4]))
-    notes = [[kept_predictions._join(batches) for batches in kept._notes] for kept in processes]
-    for number, expected in enumerate(({"accuracy/top1", "accuracy/top5"}, {"retrieval/Recall@1"})):
-        monkeypatch.setattr(
-            kept_predictions, "all_gather_object", lambda own, number=number: [part[number] for part in notes]
-        )
-        metric = processes[0].evaluator.metrics[number]
-        found = kept_predictions._evaluate(metric, notes[0][number], 20)
-        evaluator = Evaluator(copy.deepcopy(metrics[number]))
-        evaluator.process(copy.deepcopy(samples))
-        assert found == pytest.approx(evaluator.evaluate(20), abs=1e-4) and found.keys() == expected
+    samples = [make_predictions(20, 12, seed=subnet) for subnet in range(subnets)]
+    computed = [0, 0, 0]
+    original = kept_predictions._compute
+
+    def compute(metric, notes):
+        computed[kept_predictions.get_rank()] += 1
+        return original(metric, notes)
+
+    monkeypatch.setattr(kept_predictions, "_compute", compute)
+
+    def process(rank):
+        group = [KeptPredictions(Evaluator(copy.deepcopy(metrics))) for _ in range(subnets)]
+        for kept, of_subnet in zip(group, samples, strict=True):
+            dealt = of_subnet[rank::3] + (of_subnet[:1] if rank == 2 else [])
+            for start in (0, 4):
+                kept.process(None, copy.deepcopy(dealt[start : start + 4]))
+        return evaluate_kept_predictions(group, 20)
+
+    found = run_together(process, 3)
+    assert found[0] == found[1] == found[2]
+    for of_subnet, values in zip(samples, found[0], strict=True):
+        evaluator = Evaluator(copy.deepcopy(metrics))
+        evaluator.process(copy.deepcopy(of_subnet))
+        assert values == pytest.approx(evaluator.evaluate(20), abs=1e-4)
+        assert values.keys() == {"accuracy/top1", "accuracy/top5", "retrieval/Recall@1"}
+    # Two metrics of each subnet, each computed once.
+    assert computed == [2 * len(range(rank, subnets, 3)) for rank in range(3)]
+
+
+def test_a_metric_that_gathers_by_itself_is_computed_by_all(run_together):
+    """One of mmengine's users' own kind: its ``evaluate`` is called in every process, with the process' own records."""
+    seen = []
+
+    class Gathers(Accuracy):
+        def evaluate(self, size):
+            seen.append(len(self.results))
+            return {"own/size": size}
+
+    def process(rank):
+        group = [KeptPredictions(Evaluator([Gathers()])) for _ in range(3)]
+        for kept in group:
+            kept.process(None, make_predictions(2 + rank, 12))
+        return evaluate_kept_predictions(group, 5)
+
+    assert run_together(process, 2) == [[{"own/size": 5}] * 3] * 2
+    assert sorted(seen) == [2] * 3 + [3] * 3
 
 
 def test_notes_come_in_the_order_of_the_dataset():
@@ -151,7 +214,7 @@ def test_two_metrics_of_one_name():
     kept = KeptPredictions(Evaluator([dict(type="mmcls.Accuracy"), dict(type="mmcls.Accuracy")]))
     kept.process(None, make_predictions(4, 12))
     with pytest.raises(ValueError, match="two metrics of the evaluator are called 'accuracy/top1'"):
-        kept.evaluate(4)
+        evaluate_kept_predictions([kept], 4)[0]
 
 
 class Hooks:

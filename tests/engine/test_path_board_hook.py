@@ -116,7 +116,7 @@ def test_flops_of_the_board_are_those_of_the_static_network(search, make_search)
         assert entry["flops"] == pytest.approx(macs * 1e-6, rel=1e-9)
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("epoch", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_resumed_equals_never_stopped(search, make_search, tmp_path, assert_same, epoch):
     work_dir, _ = search
     make_search(tmp_path, {"load_from": str(work_dir / f"epoch_{epoch}.pth"), "resume": True}).train()

@@ -168,6 +168,7 @@ def test_loops_return_metrics(tested, make_runner, straight, tmp_path):
     assert make_runner(tmp_path / "again", {"load_from": str(straight / "epoch_3.pth")}).test() == metrics
 
 
+@pytest.mark.slow
 def test_subnets_are_chosen_on_selection_images_and_measured_on_test_images(make_runner, straight, tmp_path):
     paper = make_runner(tmp_path / "paper", {"load_from": str(straight / "epoch_3.pth")})
     paper.test()

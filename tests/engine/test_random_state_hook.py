@@ -82,6 +82,7 @@ def assert_resumes_exactly(make_runner, assert_same, tmp_path, path, last, parts
     return straight, resumed
 
 
+@pytest.mark.slow
 class TestResume:
     def test_spos_retraining_that_validates(self, make_runner, assert_same, tmp_path):
         assert_resumes_exactly(make_runner, assert_same, tmp_path, RETRAINING, 3, PARTS)
@@ -163,6 +164,7 @@ class TestProcesses:
         model.mutator = NasMutator()
         assert len({str(start(rank, model)) for rank in range(3)}) == 1
 
+    @pytest.mark.slow
     def test_more_processes_than_before_do_not_repeat_each_other(self, make_runner, tmp_path, monkeypatch):
         train(make_runner, tmp_path, RETRAINING, **{"train_cfg.max_epochs": 1})
         state = torch.load(tmp_path / "epoch_1.pth", weights_only=True)["random_state"]

@@ -157,6 +157,7 @@ def test_workers_resume_exactly_with_epoch_worker_seed(make_runner, tmp_path, as
     strict=True,
     reason="mmengine's IterBasedTrainLoop reads the past batches again, with the restored random states",
 )
+@pytest.mark.slow
 def test_resumed_by_iteration_equals_never_stopped(make_runner, tmp_path, assert_same_training):
     options = {
         "train_cfg": {"by_epoch": False, "max_iters": 8, "val_interval": 100},

@@ -196,7 +196,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
     results = {"format": 1, "model": "x", "units": {"flops": "MFLOPs"}, "subnets": [record, {**record, "target": 2}]}
     export_record = {
         "key": [1],
-        "formats": {"torch": {"settings": None, "sha256": {"export.json": "0"}, "parity_error": 0}},
+        "formats": {"torch": {"settings": None, "sha256": {"export.json": "0"}, "facts": {"parity_error": 0}}},
     }
 
     def json_file(content: Any, name: str) -> Callable[[random.Random, Path], None]:
@@ -219,9 +219,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         "manifest of ONNX files": Kind(onnx_folder, OnnxAdaptiveModel.load),
         "latency table": Kind(json_file(table, "table.json"), lambda path: LatencyTable.load(path / "table.json")),
         "results": Kind(json_file(results, "results.json"), lambda path: read_document(path / "results.json")),
-        "export record": Kind(
-            json_file(export_record, "export.json"), lambda p: ExportRecord(p, [1]).parity_error("torch")
-        ),
+        "export record": Kind(json_file(export_record, "export.json"), lambda p: ExportRecord(p, [1]).facts("torch")),
         "latency table of the authors": Kind(*_their_table()),
         "checkpoint": Kind(*_checkpoint(folder)),
         "checkpoint of the authors": Kind(*_their_checkpoint()),

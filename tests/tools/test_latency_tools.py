@@ -18,6 +18,7 @@ def run(call, tool, *arguments):
     return call(f"latency/{tool}", *arguments)
 
 
+@pytest.mark.slow
 def test_build_continue_verify(call, tmp_path):
     path = tmp_path / "table.json"
     arguments = (CONFIG, "--device", "cpu", "--out", path, "--rounds", 2)

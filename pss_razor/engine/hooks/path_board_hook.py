@@ -127,11 +127,12 @@ class PathBoardHook(RandomStateHook):
         assert self._path is not None and outputs is not None
         if runner.epoch < self.meta_start_epoch:
             return
-        if not math.isfinite(outputs["loss"].item()):
-            raise TrainingDivergedError("the training loss is not finite; lower the learning rate")
         algorithm = _algorithm(runner)
-        # In rank order, so that all ranks have the same bits.
-        accuracies = torch.cat(all_gather(outputs["accuracy"].reshape(1))).tolist()
+        # One read of the device. In rank order, so that all ranks have the same bits.
+        own = torch.stack([outputs[name].detach().float().reshape(()) for name in ("accuracy", "loss")])
+        accuracies, losses = zip(*torch.stack(all_gather(own)).tolist(), strict=True)
+        if not all(map(math.isfinite, losses)):
+            raise TrainingDivergedError("the training loss is not finite; lower the learning rate")
         accuracy = sum(accuracies) / len(accuracies)
         flops = float(algorithm.flops(algorithm.space.encode([self._path]))[0])
         if self.board.accepts(accuracy, flops):
