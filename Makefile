@@ -57,8 +57,9 @@ check: venv
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# Some files take minutes with one test: in the order of their names, and not those with few tests last.
 test-slow: venv
-	$(PYTEST) -m slow $(TESTS)
+	$(PYTEST) -m slow --no-loadscope-reorder $(TESTS)
 
 test-all: check test test-slow
 

@@ -52,7 +52,11 @@ def algorithms(build_algorithm):
 
 
 class TestEveryConfig:
-    @pytest.mark.parametrize("name", WITH_TABLES)
+    # Building the sampler of a space of ops takes ten seconds.
+    @pytest.mark.parametrize(
+        "name",
+        [pytest.param(n, marks=pytest.mark.slow) if n == "pss_shufflenetv2_flops" else n for n in WITH_TABLES],
+    )
     def test_model_and_targets(self, algorithms, name):
         algorithm = algorithms(name)
         assert isinstance(algorithm, PSS)

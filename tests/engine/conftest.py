@@ -9,11 +9,6 @@ import torch
 
 from pss_razor.engine.launch import build_runner, load_config
 
-import mmengine.config.config
-
-# A fifth of a tiny training is spent on the layout of its config's text, at the start and in every checkpoint.
-mmengine.config.config.FormatCode = lambda text, **style: (text, True)
-
 TINY = Path(__file__).with_name("tiny_supernet.py")
 _names = itertools.count()
 

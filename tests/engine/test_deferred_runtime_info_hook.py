@@ -28,6 +28,8 @@ def runs(make_runner, tmp_path_factory):
         options = {
             "default_hooks.runtime_info": dict(type=kind),
             "default_hooks.logger": dict(type="LoggerHook", interval=3),
+            "train_cfg.max_epochs": 2,
+            "train_cfg.val_interval": 2,
         }
         made[kind] = make_runner(tmp_path_factory.mktemp(kind), options)
         made[kind].train()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import pytest
 
@@ -73,22 +72,24 @@ def test_configs_of_other_constraints_or_data(run_tool, configs, write_config, t
 
 
 @pytest.mark.slow
-def test_compares_and_continues(spawn, configs, tmp_path):
+def test_a_run_fails(configs, run_tool, tmp_path):
+    out = tmp_path / "out"
+    options = ["compare_samplers.py", *configs, "--out-dir", out, "--seeds", 0, "--cfg-options"]
+    fails(run_tool(*options, "train_dataloader.batch_size=97"), "train.py failed", "97", "run.log")
+    # what the first attempt left is of other settings
+    fails(run_tool(*options, "train_dataloader.batch_size=96"), "runs of other settings", "another --out-dir")
+
+
+@pytest.mark.slow
+def test_compares_and_continues(run_tool, configs, tmp_path):
     out = tmp_path / "out"
     fast = ["--cfg-options", "train_cfg.max_epochs=1", "param_scheduler.end=1", "test_cfg.top_k=1"]
 
     def compare(*options):
-        return spawn("tools/compare_samplers.py", *configs, "--out-dir", out, *options)
-
-    failed = compare("--seeds", 0, *fast, "train_dataloader.batch_size=97")
-    fails(SimpleNamespace(code=failed.returncode, err=failed.stderr), "train.py failed", "97", "run.log")
-    # what the first attempt left is of other settings
-    done = compare("--seeds", 0, *fast)
-    fails(SimpleNamespace(code=done.returncode, err=done.stderr), "runs of other settings", "another --out-dir")
-    out = tmp_path / "second"
+        return run_tool("compare_samplers.py", *configs, "--out-dir", out, *options)
 
     done = compare("--seeds", 0, *fast)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.err[-2000:]
     first = {path: path.stat().st_mtime_ns for path in out.glob("*/seed0/*.pth")}
     assert len(first) == 2 and (out / "comparison.png").read_bytes().startswith(b"\x89PNG")
     # Lost on the way: the results of one run, of which the checkpoint is there.
@@ -96,7 +97,7 @@ def test_compares_and_continues(spawn, configs, tmp_path):
     before = lost.read_text()
     lost.unlink()
     done = compare("--seeds", 0, 3, "--jobs", 2, *fast)
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.err[-2000:]
     assert lost.read_text() == before
     assert {path: path.stat().st_mtime_ns for path in first} == first  # nothing is trained twice
     summary = json.loads((out / "comparison.json").read_text())
