@@ -2,7 +2,7 @@
 # make test         the test suite; only a part of it: make test TESTS=tests/core
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-slow    the tests that take long one by one
-# make test-all     make check, make test and make test-slow
+# make test-all     make check, and all tests in one session: what CI runs
 # make test-gpu     what only a GPU can show, a few minutes on one; DEVICE=cpu tests the tests
 # make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
@@ -57,11 +57,13 @@ check: venv
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Some files take minutes with one test: in the order of their names, and not those with few tests last.
 test-slow: venv
-	$(PYTEST) -m slow --no-loadscope-reorder $(TESTS)
+	$(PYTEST) -m slow $(TESTS)
 
-test-all: check test test-slow
+# In one session, which makes what several tests share once. Some files take minutes with one test: by name, and not
+# those with few tests last.
+test-all: check
+	$(PYTEST) --no-loadscope-reorder -m "slow or not slow" $(TESTS)
 
 test-gpu: venv
 	PSS_RAZOR_TEST_DEVICE=$(DEVICE) $(RUN) -m pytest tests/gpu
