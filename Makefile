@@ -1,4 +1,4 @@
-# make quickstart   train, evaluate and export a supernet on handwritten digits (a few minutes on two CPU cores)
+# make quickstart   train, evaluate and export a supernet on handwritten digits (some minutes on two CPU cores)
 # make test         the test suite; only a part of it: make test TESTS=tests/core
 # make check        what CI checks besides: format, lint, types, import directions
 # make test-slow    the tests that take long one by one
