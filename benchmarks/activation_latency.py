@@ -14,9 +14,9 @@ import torch
 from common import Figure, build, main
 from torch import nn
 
-from pss_razor.estimators.inference_backends import get_backend
-from pss_razor.estimators.measure import find_geometries, static_block
-from pss_razor.estimators.timing import time_interleaved
+from pss_razor.estimators.latency.inference_backends import inference_backend
+from pss_razor.estimators.latency.measure import find_geometries, static_block
+from pss_razor.estimators.latency.timing import time_interleaved
 
 
 def with_relu(block: nn.Module) -> nn.Module:
@@ -34,7 +34,7 @@ def measure(blocks: int, rounds: int, threads: int) -> Iterator[Figure]:
     algorithm, _ = build("pss_mbv1_flops")
     places = find_geometries(algorithm.cost_graph)
     chosen = random.Random(0).sample([g for g in places if g.block_type != "Linear"], blocks)
-    prepare = get_backend("torch", "cpu", threads)
+    prepare = inference_backend("torch", "cpu", threads)
     calls = {"relu": [], "relu6": [], "relu_again": []}
     with torch.inference_mode():
         for geometry in chosen:

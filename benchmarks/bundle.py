@@ -17,7 +17,7 @@ from torch import nn
 from pss_razor.core import build_conditional_sampler
 from pss_razor.deploy import AdaptiveModel, load_subnet, save_subnet
 from pss_razor.deploy.bundle import BundledSubnet, round_bn_statistics, save_bundle
-from pss_razor.engine.static_subnet import static_subnet
+from pss_razor.models.static_subnet import static_subnet
 
 
 def make_subnets(name: str, pools: int) -> list[BundledSubnet]:

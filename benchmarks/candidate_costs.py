@@ -9,8 +9,8 @@ import numpy as np
 from common import Figure, build, main, time_in_turn
 
 from pss_razor.estimators import LatencyTable
-from pss_razor.estimators.latency import latency_cost
-from pss_razor.estimators.measure import find_geometries
+from pss_razor.estimators.latency.latency_estimator import latency_cost
+from pss_razor.estimators.latency.measure import find_geometries
 
 from mmrazor.models.task_modules.estimators import ResourceEstimator
 

@@ -20,11 +20,11 @@ import torch
 from torch import nn
 
 from pss_razor.core import Subnet, atomic_write
-from pss_razor.deploy.trace import make_static
 from pss_razor.engine.launch import load_config
-from pss_razor.estimators.timing import time_call_us
+from pss_razor.estimators.latency.timing import time_call_us
 from pss_razor.models import PSS, LeanReLU6
 from pss_razor.registry import MODELS
+from pss_razor.static.trace import make_static
 
 from mmcls.structures import ClsDataSample
 from mmengine.config import Config

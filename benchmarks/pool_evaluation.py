@@ -19,7 +19,7 @@ from common import Figure, build, main
 from PIL import Image
 
 from pss_razor.core import Subnet
-from pss_razor.engine.pool_evaluator import PoolEvaluator
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 
 from mmengine.evaluator import Evaluator
 from mmengine.registry import EVALUATOR

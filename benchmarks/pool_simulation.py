@@ -16,7 +16,7 @@ from common import Figure, build, main
 
 from pss_razor.core import PrioritizedSubnetSampler, build_constraints, exponential_decay
 from pss_razor.estimators import LatencyTable, latency_cost
-from pss_razor.estimators.measure import find_geometries
+from pss_razor.estimators.latency.measure import find_geometries
 
 
 def resident_mib() -> float:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 from unittest import mock
 
+from pss_razor.checkpoints.numpy_stand_ins import numpy_stand_ins
 from pss_razor.core import atomic_write
-from pss_razor.numpy_stand_ins import numpy_stand_ins
 
 _QUANTIZATION = "mmrazor.structures.quantization"
 _fused_sgd_hook: Any = None
@@ -60,8 +60,8 @@ def _checkpoint_stand_ins() -> dict[str, Any]:
 
     They pickle their methods through the builtin ``getattr``. Allowing that would hand a malicious file every
     attribute of every allowed object, so its name is served by a function for ``HistoryBuffer`` alone. Nor does a file
-    get numpy's functions, with which it can make arrays of pointers (:mod:`pss_razor.numpy_stand_ins`), or a
-    ``HistoryBuffer`` that takes whatever state there is.
+    get numpy's functions, with which it can make arrays of pointers (see
+    :mod:`pss_razor.checkpoints.numpy_stand_ins`), or a ``HistoryBuffer`` that takes whatever state there is.
     """
     import numpy as np
 
@@ -85,7 +85,7 @@ def _checkpoint_stand_ins() -> dict[str, Any]:
                 raise ValueError("a HistoryBuffer with other methods")
             super().__setstate__({name: value.view(np.ndarray) for name, value in histories.items()})
             self.max_length = state["max_length"]
-            self.__class__ = HistoryBuffer  # type: ignore[assignment]
+            self.__class__ = HistoryBuffer
 
     def history_buffer_method(owner: object, name: str) -> Any:
         # A text, and nothing else shown: comparing or showing what a file makes of tuples may take forever.
@@ -168,7 +168,7 @@ def mend_predictor_handler(handler: Any) -> None:
         for name in ("theta", "tl", "tu"):
             setattr(handler.model, name, np.atleast_1d(getattr(handler.model, name)))
     elif kind == "MLPHandler":
-        module = sys.modules[type(handler).__module__]
+        module: Any = sys.modules[type(handler).__module__]
         if module.SmoothL1Loss.__module__ == "mmrazor.utils.placeholder":
             module.SmoothL1Loss = torch.nn.SmoothL1Loss
 
@@ -186,3 +186,40 @@ def gloo_without_gpu() -> Iterator[None]:
         return
     with mock.patch.object(torch.cuda, "set_device", lambda device: None):
         yield
+
+
+# What has no public name in mmengine and mmrazor.
+
+
+def is_training(runner: Any) -> bool:
+    """Whether a run trains: its training loop is built. To ask ``runner.train_loop`` would build it."""
+    from mmengine.runner.base_loop import BaseLoop
+
+    return isinstance(runner._train_loop, BaseLoop)
+
+
+def resumes(runner: Any) -> bool:
+    """Whether a run goes on with a training."""
+    return bool(runner._resume)
+
+
+def checkpoint_of(runner: Any) -> str | None:
+    """The checkpoint that a run starts from, or goes on with."""
+    return runner._load_from
+
+
+def accumulative_counts(optim_wrapper: Any) -> int:
+    """Iterations an optimizer step."""
+    return optim_wrapper._accumulative_counts
+
+
+def register_channel_container(module: Any, container: type) -> None:
+    """Give the dynamic ops in a module a container for the mutables of their channels."""
+    from mmrazor.models.mutables import OneShotMutableChannelUnit
+
+    OneShotMutableChannelUnit._register_channel_container(module, container)
+
+
+def candidates_of(op: Any) -> Any:
+    """The ops among which a one-shot op chooses, by name."""
+    return op._candidates

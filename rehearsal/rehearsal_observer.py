@@ -20,11 +20,12 @@ from torch import Tensor
 
 from pss_razor.core import PrioritizedSubnetSampler
 from pss_razor.datasets import ImageFolder
-from pss_razor.engine import loops, one_pass
-from pss_razor.engine.checks import get_algorithm
+from pss_razor.engine import loops
 from pss_razor.engine.hooks import PrioritizedPoolSamplerHook, SubnetSamplerHook
-from pss_razor.engine.kept_predictions import KeptPredictions
-from pss_razor.engine.pool_evaluator import PoolEvaluator
+from pss_razor.evaluation import one_pass
+from pss_razor.evaluation.checks import get_algorithm
+from pss_razor.evaluation.kept_predictions import KeptPredictions
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 from pss_razor.models import PSS
 from pss_razor.registry import HOOKS
 

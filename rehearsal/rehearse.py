@@ -37,11 +37,12 @@ import numpy as np
 import torch
 from rehearsal_report import MEMORY_BAR_MIB, write_report
 
+from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY
 from pss_razor.core import PrioritizedSubnetSampler
-from pss_razor.engine.checkpoint import CHECKPOINT_KEY
-from pss_razor.engine.launch import build_supernet, load_config
+from pss_razor.engine.launch import load_config
 from pss_razor.estimators import LatencyTable
-from pss_razor.estimators.measure import find_geometries
+from pss_razor.estimators.latency.measure import find_geometries
+from pss_razor.models import build_supernet
 from pss_razor.registry import MODELS
 
 from mmengine.registry import init_default_scope
@@ -159,7 +160,7 @@ def fill_pools(checkpoint: Path, config: Path, options: Sequence[str], out: Path
     sampler.load_state_dict(content[CHECKPOINT_KEY])
     generator = np.random.default_rng(0)
     for metric, target in sampler.pools:
-        indices, resources = sampler.samplers[metric].draw_many(target, 4 * pool_size, generator)
+        indices, resources = sampler.conditional_samplers[metric].draw_many(target, 4 * pool_size, generator)
         for row, resource in zip(indices, resources, strict=True):
             sampler.pools[metric, target].update(sampler.space.decode(row), -generator.random(), float(resource))
     content[CHECKPOINT_KEY] |= sampler.state_dict()

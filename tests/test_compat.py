@@ -635,7 +635,7 @@ class TestSearchStillNeeded:
         neck = dict(type="mmcls.GlobalAveragePooling")
         architecture = dict(type="mmcls.ImageClassifier", backbone=backbone, neck=neck, head=head)
         return registry.MODELS.build(
-            dict(type="SPOS", architecture=architecture, mutator=dict(type="PSSMutator"), norm_training=True)
+            dict(type="SPOS", architecture=architecture, mutator=dict(type="SubnetMutator"), norm_training=True)
         )
 
     def test_resume_subtracts_the_epoch_twice(self, tmp_path):

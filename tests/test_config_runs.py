@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from pss_razor.core import ConfigError
-from pss_razor.engine.launch import build_runner, build_supernet, load_config
+from pss_razor.engine.launch import build_runner, load_config
 from pss_razor.estimators import LatencyTable
-from pss_razor.estimators.measure import find_geometries
+from pss_razor.estimators.latency.measure import find_geometries
+from pss_razor.models import build_supernet
 from pss_razor.registry import DATASETS
 
 from mmcls.structures import ClsDataSample

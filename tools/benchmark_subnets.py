@@ -32,7 +32,7 @@ def main() -> None:
     from pss_razor.core import ConfigError, atomic_write
     from pss_razor.deploy import read_manifest
     from pss_razor.engine.launch import one_line_errors
-    from pss_razor.estimators.measure import describe_machine, time_interleaved
+    from pss_razor.estimators.latency.measure import describe_machine, time_interleaved
     from pss_razor.visualization.latency_macs import draw_latency_against_macs
 
     with one_line_errors():
@@ -97,7 +97,7 @@ def prepare_onnx(path, size, threads):
     """A call that runs one image in ONNX Runtime; where the graph resizes, one of the size that it wants."""
     import numpy as np
 
-    from pss_razor.deploy.onnx_export import check_onnx_packages
+    from pss_razor.export.onnx_export import check_onnx_packages
 
     check_onnx_packages(["onnxruntime"])
     import onnxruntime

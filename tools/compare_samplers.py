@@ -41,9 +41,9 @@ class Runs:
 
     def run(self, config: str, seed: int, work_dir: Path) -> None:
         """Train and test one method with one seed; an interrupted run continues from its newest checkpoint."""
+        from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
         from pss_razor.core import PSSError
-        from pss_razor.engine.checkpoint import find_latest_checkpoint
-        from pss_razor.engine.results import RESULTS_FILE
+        from pss_razor.evaluation.results import RESULTS_FILE
 
         work_dir.mkdir(parents=True, exist_ok=True)
         common = ["--work-dir", str(work_dir), "--cfg-options", *self.options, f"randomness.seed={seed}"]
@@ -98,11 +98,11 @@ def main() -> None:
     # Imported late: --help answers at once.
     from tqdm import tqdm
 
+    from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
     from pss_razor.core import ConfigError, atomic_write
-    from pss_razor.engine.checkpoint import find_latest_checkpoint
-    from pss_razor.engine.comparison import check_comparable, name_methods, summarise, write_comparison
     from pss_razor.engine.launch import load_config, one_line_errors
-    from pss_razor.engine.results import RESULTS_FILE, read_document
+    from pss_razor.evaluation.comparison import check_comparable, name_methods, summarise, write_comparison
+    from pss_razor.evaluation.results import RESULTS_FILE, read_document
 
     def is_complete(work_dir: Path) -> bool:
         if (work_dir / RESULTS_FILE).exists():

@@ -43,15 +43,15 @@ def main() -> None:
     """Evaluate where needed, choose, export."""
     args = parse_args()
     # Imported late: --help answers at once.
+    from pss_razor.checkpoints.checkpoint import read_checkpoint
     from pss_razor.core import ConfigError
-    from pss_razor.engine.checkpoint import read_checkpoint
-    from pss_razor.engine.export import check_bundle_accuracies, export_subnets
-    from pss_razor.engine.export_accuracy import measure_networks
-    from pss_razor.engine.export_choice import check_results, choose_pools, choose_subnets
-    from pss_razor.engine.export_formats import BUNDLE, parse_formats
-    from pss_razor.engine.export_source import describe_source
     from pss_razor.engine.launch import build_runner, load_config, one_line_errors
-    from pss_razor.engine.results import format_table, read_results
+    from pss_razor.evaluation.results import format_table, read_results
+    from pss_razor.export.accuracy import measure_networks
+    from pss_razor.export.choice import check_results, choose_pools, choose_subnets
+    from pss_razor.export.exporter import check_bundle_accuracies, export_subnets
+    from pss_razor.export.formats import BUNDLE, parse_formats
+    from pss_razor.export.source import describe_source
 
     with one_line_errors():
         formats = parse_formats(args.formats)
@@ -108,8 +108,8 @@ def evaluate_once(runner, evaluator, pools, source, out_dir):
     """Evaluate pools, or read what an earlier run found for the same source."""
     import hashlib
 
-    from pss_razor.engine.export_choice import evaluate_pools
-    from pss_razor.engine.results import read_results, write_results
+    from pss_razor.evaluation.results import read_results, write_results
+    from pss_razor.export.choice import evaluate_pools
 
     settings = repr([source, runner.test_loop.top_k, pools])
     path = out_dir / f"evaluation_{hashlib.sha256(settings.encode()).hexdigest()[:12]}" / "pool_results.json"

@@ -35,7 +35,7 @@ def read_curves(argument: str) -> list:
         ConfigError: The argument or the file is malformed, or says nothing of its backbone.
     """
     from pss_razor.core import ConfigError, best_of_pools
-    from pss_razor.engine.results import describe_other_data, read_criterion, read_document
+    from pss_razor.evaluation.results import describe_other_data, read_criterion, read_document
     from pss_razor.visualization import Curve
     from pss_razor.visualization.main_result import BACKBONES, PANELS
 

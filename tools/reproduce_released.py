@@ -130,9 +130,9 @@ def find_results(args: argparse.Namespace, config, folder: Path) -> Path:
     """Where the results of this checkpoint, data and settings are, or will be."""
     import hashlib
 
-    from pss_razor.engine.export_record import hash_file
-    from pss_razor.engine.export_source import describe_source
-    from pss_razor.engine.results import RESULTS_FILE
+    from pss_razor.evaluation.results import RESULTS_FILE
+    from pss_razor.export.record import hash_file
+    from pss_razor.export.source import describe_source
 
     source = describe_source(Path(args.checkpoint), config, config.test_cfg.calibration_batches)
     tables = [hash_file(Path(e.table)) for e in config.model.estimators.values() if "table" in e]
@@ -144,7 +144,7 @@ def list_subnets(config) -> dict:
     """The best subnet of every pool by score, as a results file has it, but not evaluated."""
     from pss_razor.engine.hooks import SubnetSamplerHook
     from pss_razor.engine.launch import build_runner
-    from pss_razor.engine.pool_evaluator import list_candidates
+    from pss_razor.evaluation.pool_evaluator import list_candidates
 
     config.log_level = "WARNING"
     runner = build_runner(config)
@@ -166,8 +166,8 @@ def main() -> None:
     from pss_razor.converters import RELEASED_MODELS, import_checkpoint
     from pss_razor.core import ConfigError, atomic_write, best_of_pools
     from pss_razor.engine.launch import build_runner, load_config, one_line_errors
-    from pss_razor.engine.reproduction import find_nearest, format_reproductions, make_curve
-    from pss_razor.engine.results import describe_other_data, read_criterion, read_document
+    from pss_razor.evaluation.reproduction import find_nearest, format_reproductions, make_curve
+    from pss_razor.evaluation.results import describe_other_data, read_criterion, read_document
     from pss_razor.visualization import draw_main_result, published_curves, published_results
 
     with one_line_errors():

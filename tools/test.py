@@ -21,17 +21,17 @@ def main() -> None:
     """Build the runner and test."""
     args = parse_args()
     # Imported late: --help answers at once.
+    from pss_razor.checkpoints.checkpoint import check_state_dict, read_checkpoint
     from pss_razor.core import ConfigError, atomic_write
-    from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
-    from pss_razor.engine.checks import get_model, has_pools
-    from pss_razor.engine.evaluation_check import check_evaluation
     from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
+    from pss_razor.evaluation.checks import get_model, has_sampler_state
+    from pss_razor.evaluation.evaluation_check import check_evaluation
 
     from mmengine.dist import is_main_process
 
     with one_line_errors():
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
-        pools = has_pools(config)
+        pools = has_sampler_state(config)
         # 'none', as in MMRazor: no checkpoint but the one that the model's init_cfg names.
         config.load_from = None if args.checkpoint == "none" and not pools else args.checkpoint
         config.resume = False

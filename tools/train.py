@@ -32,11 +32,11 @@ def main() -> None:
     # Imported late: --help answers at once.
     import torch
 
+    from pss_razor.checkpoints.checkpoint import find_latest_checkpoint, read_checkpoint
     from pss_razor.core import ConfigError
-    from pss_razor.engine.checkpoint import find_latest_checkpoint, read_checkpoint
-    from pss_razor.engine.checks import check_dataloader, get_model, has_pools
-    from pss_razor.engine.evaluation_check import check_evaluation
     from pss_razor.engine.launch import build_runner, close_process_group, load_config, one_line_errors
+    from pss_razor.evaluation.checks import check_dataloader, get_model, has_sampler_state
+    from pss_razor.evaluation.evaluation_check import check_evaluation
 
     with one_line_errors():
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
@@ -59,12 +59,12 @@ def main() -> None:
             if found is not None:  # else a load_from of the config stays
                 config.load_from = str(found)
         if config.get("load_from"):
-            read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")) and has_pools(config))
+            read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")) and has_sampler_state(config))
         runner = build_runner(config)
         # Before mmengine builds its schedulers, which assert that an epoch has iterations.
         check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")
         validation = runner.val_loop  # pools check theirs when it is built
-        if validation is not None and not has_pools(config):
+        if validation is not None and not has_sampler_state(config):
             check_evaluation(get_model(runner), validation.dataloader, validation.evaluator, "val_dataloader")
         runner.train()
         close_process_group()

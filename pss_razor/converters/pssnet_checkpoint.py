@@ -6,7 +6,6 @@ import ast
 import contextlib
 import io
 import math
-import numbers
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, check_state_dict, load_checked
+from pss_razor.checkpoints.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.converters.pssnet_layout import LAYOUTS, PSSNetLayout, find_layout
 from pss_razor.core import (
     CheckpointError,
@@ -24,11 +25,10 @@ from pss_razor.core import (
     SearchSpace,
     Subnet,
     atomic_write,
+    is_number,
     make_divisible,
 )
-from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, load_checked
 from pss_razor.models import PSS
-from pss_razor.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.registry import MODELS
 from pss_razor.version import __version__
 
@@ -157,7 +157,7 @@ def _fill_pools(
     sampler: PrioritizedSubnetSampler, metric: str, entries: Sequence[tuple[Subnet, float, float]]
 ) -> list[str]:
     """Put the entries of one metric into the sampler's pools; returns notes for the user."""
-    constraint = sampler.samplers[metric].constraint
+    constraint = sampler.conditional_samplers[metric].constraint
     best: dict[Subnet, float] = {}
     for subnet, _, score in entries:
         best[subnet] = max(score, best.get(subnet, -math.inf))
@@ -291,10 +291,10 @@ def _check_pools(arch_pools: Any) -> dict[str, dict[float, dict[str, float]]]:
             raise CheckpointError(f"the pools of {_short(metric)} are not a table of targets")
         checked[metric] = {}
         for target, pool in targets.items():
-            if not _is_number(target) or not isinstance(pool, dict):
+            if not is_number(target) or not isinstance(pool, dict):
                 raise CheckpointError(f"the pool {metric} = {_short(target)} is not a table of subnets")
             for text, score in pool.items():
-                if not isinstance(text, str) or not _is_number(score):
+                if not isinstance(text, str) or not is_number(score):
                     raise CheckpointError(
                         f"the pool {metric} = {target} has an entry that is not a text and a finite score: "
                         f"{_short(text)}: {_short(score)}"
@@ -329,22 +329,12 @@ def _read_subnet(text: str, layout: PSSNetLayout, space: SearchSpace) -> Subnet:
             f"{_short(text)}"
         )
     for multiplier in multipliers:
-        if not _is_number(multiplier) or not 0 < multiplier <= 1:
+        if not is_number(multiplier) or not 0 < multiplier <= 1:
             raise CheckpointError(f"the width multiplier {_short(multiplier)} is not in (0, 1]: {_short(text)}")
     widths = zip(layout.widths.items(), multipliers, strict=False)
     subnet = Subnet({name: make_divisible(base * m) for (name, base), m in widths} | {"resolution": resolution})
     space.encode([subnet])
     return subnet
-
-
-def _is_number(value: Any) -> bool:
-    """Whether it is a finite number, numpy's scalars among them."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer beyond every float
-        return False
 
 
 def _short(value: Any) -> str:

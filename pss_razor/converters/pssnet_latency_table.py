@@ -7,10 +7,18 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError
-from pss_razor.estimators.latency_table import BlockGeometry
-from pss_razor.numpy_stand_ins import numpy_scalar_stand_ins
-from pss_razor.pickle_check import Instance, Key, Rule, UnknownNameError, check_extent, check_keys, check_pickle
+from pss_razor.checkpoints.numpy_stand_ins import numpy_scalar_stand_ins
+from pss_razor.checkpoints.pickle_check import (
+    Instance,
+    Key,
+    Rule,
+    UnknownNameError,
+    check_extent,
+    check_keys,
+    check_pickle,
+)
+from pss_razor.core import ConfigError, is_scalar
+from pss_razor.estimators.latency.latency_table import BlockGeometry
 
 
 def read_pssnet_latencies(path: str | Path) -> dict[BlockGeometry, float]:
@@ -104,6 +112,6 @@ def _geometry(path: Path, block: Any) -> BlockGeometry:
 
 
 def _latency_us(path: Path, block: Any, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_scalar(value):
         raise ConfigError(f"latency table {path}: {tuple(block)!r:.200} has {value!r:.200} instead of microseconds")
     return float(value)

@@ -1,18 +1,14 @@
 """The method without a framework: subnets, search spaces, constraints, sampling, pools. Needs numpy only."""
 
 from pss_razor.core.atomic_write import atomic_write
-from pss_razor.core.baseline_samplers import (
+from pss_razor.core.baselines.baseline_samplers import (
     BASELINE_SAMPLERS,
     MutualNetSubnetSampler,
     UniformSubnetSampler,
     USNetSubnetSampler,
     shared_multiplier_subnets,
 )
-from pss_razor.core.chain_sampler import ChainSampler
-from pss_razor.core.conditional_sampler import ConditionalSampler, EnumeratedSampler, ListSampler
-from pss_razor.core.constraint import Constraint, build_constraints, check_metrics
-from pss_razor.core.cost import AdditiveCost, CostTerm
-from pss_razor.core.cream_space import (
+from pss_razor.core.cream.cream_space import (
     CREAM_OPS,
     CREAM_STAGES,
     KERNELS_AND_EXPANSIONS,
@@ -22,7 +18,9 @@ from pss_razor.core.cream_space import (
     choose_depths,
     released_model,
 )
-from pss_razor.core.criterion import RULES, Criterion, best_of_pools, is_scalar, selection_metrics
+from pss_razor.core.cream.path_board import BoardEntry, PathBoard
+from pss_razor.core.cream.path_sampler import PATH_SAMPLINGS, PathSampler
+from pss_razor.core.criterion import RULES, Criterion, best_of_pools, selection_metrics
 from pss_razor.core.errors import (
     CheckpointError,
     ConfigError,
@@ -32,17 +30,21 @@ from pss_razor.core.errors import (
     TrainingDivergedError,
     UnreachableTargetError,
 )
-from pss_razor.core.parse_json import MAX_NESTING, check_nesting, is_number, parse_json
-from pss_razor.core.path_board import BoardEntry, PathBoard
-from pss_razor.core.path_sampler import PATH_SAMPLINGS, PathSampler
-from pss_razor.core.pool import PoolEntry, PrioritizedPool, PrioritizedPools
-from pss_razor.core.range_sampler import RangeSampler
-from pss_razor.core.sampler import PrioritizedSubnetSampler, build_conditional_sampler
-from pss_razor.core.schedule import exponential_decay
-from pss_razor.core.space import Dimension, SearchSpace
-from pss_razor.core.subnet import Subnet
-from pss_razor.core.subnet_sampler import Draw, SubnetSampler
-from pss_razor.core.width import make_divisible, width_choices
+from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
+from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools
+from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
+from pss_razor.core.pss.schedule import exponential_decay
+from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
+from pss_razor.core.sampling.chain_sampler import ChainSampler
+from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, EnumeratedSampler, ListSampler
+from pss_razor.core.sampling.range_sampler import RangeSampler
+from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
+from pss_razor.core.scalars import is_number, is_scalar
+from pss_razor.core.space.constraint import Constraint, build_constraints, check_metrics
+from pss_razor.core.space.cost import AdditiveCost, CostTerm
+from pss_razor.core.space.search_space import Dimension, SearchSpace
+from pss_razor.core.space.subnet import Subnet
+from pss_razor.core.space.width import make_divisible, width_choices
 
 __all__ = [
     "BASELINE_SAMPLERS",

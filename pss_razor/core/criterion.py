@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pss_razor.core.errors import ConfigError
+from pss_razor.core.scalars import is_scalar
 
 RULES = ("greater", "less")
 
@@ -49,6 +50,16 @@ class Criterion:
             )
         return self
 
+    def value(self, metrics: Mapping[str, Any]) -> float:
+        """The metric that decides, of one evaluation.
+
+        Raises:
+            ConfigError: See :meth:`resolve`.
+        """
+        name = self.resolve(metrics).metric
+        assert name is not None
+        return metrics[name]
+
     def quality(self, metrics: Mapping[str, Any]) -> float:
         """The metric, such that more is better; minus infinity where it is missing or not finite."""
         assert self.metric is not None, "resolve() comes first"
@@ -56,11 +67,6 @@ class Criterion:
         if value is None or not math.isfinite(value):
             return -math.inf
         return float(value) if self.rule == "greater" else -float(value)
-
-
-def is_scalar(value: Any) -> bool:
-    """Whether a metric's value is one number: a Python or numpy scalar; NaN and infinity are numbers."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def selection_metrics(record: Mapping[str, Any]) -> Mapping[str, Any]:

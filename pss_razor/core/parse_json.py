@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -55,11 +54,6 @@ def check_nesting(value: object) -> None:
         if not level:
             return
     raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
-
-
-def is_number(value: object) -> bool:
-    """Whether a value from a file is a finite number, and not an integer beyond every float."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _parse_int(digits: str) -> int:

@@ -14,9 +14,8 @@ from pss_razor.deploy.adaptive_model import AdaptiveModel
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
 from pss_razor.deploy.files import load_subnet, read_manifest, save_subnet, write_manifest
 from pss_razor.deploy.onnx_adaptive_model import OnnxAdaptiveModel
-from pss_razor.deploy.static_net import StaticNet
 from pss_razor.deploy.subnet_record import SubnetRecord
-from pss_razor.deploy.trace import trace_static
+from pss_razor.static.static_net import StaticNet
 
 __all__ = [
     "AdaptiveController",
@@ -31,6 +30,5 @@ __all__ = [
     "round_bn_statistics",
     "save_bundle",
     "save_subnet",
-    "trace_static",
     "write_manifest",
 ]

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from pss_razor.core import ExportError, check_nesting, parse_json
 from pss_razor.deploy.files import checked, read_tensors, write_tensors
-from pss_razor.deploy.static_net import FORMAT as NET_FORMAT
-from pss_razor.deploy.static_net import StaticNet, check_finite, check_tensors, show
 from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, SubnetRecord
+from pss_razor.static.static_net import FORMAT as NET_FORMAT
+from pss_razor.static.static_net import StaticNet, check_finite, check_tensors, show
 
 FORMAT = 1
 

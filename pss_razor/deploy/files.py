@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pss_razor.core import ExportError, atomic_write, check_nesting, is_number, parse_json
-from pss_razor.deploy.static_net import MAX_RESOLUTION, StaticNet, check_finite, check_tensors, show
 from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES
+from pss_razor.static.static_net import MAX_RESOLUTION, StaticNet, check_finite, check_tensors, show
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from pss_razor.core import ExportError
 from pss_razor.deploy.files import MANIFEST_FILE, read_manifest
-from pss_razor.deploy.static_net import resize_images, show
 from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, SubnetRecord
 from pss_razor.deploy.subnet_switch import SubnetSwitch
+from pss_razor.static.static_net import resize_images, show
 
 _KIND = "onnx"
 

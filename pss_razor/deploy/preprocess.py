@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pss_razor.core import ExportError
-from pss_razor.deploy.static_net import IMAGE_CHANNELS, show
+from pss_razor.core import ExportError, is_number
+from pss_razor.static.static_net import IMAGE_CHANNELS, show
 
 _MAX_SIDE = 2**14
 _RESIZE_STEPS = {"resize_edge", "resize", "center_crop"}
@@ -103,7 +102,7 @@ def _load_with_pillow(path: str | os.PathLike[str]) -> np.ndarray:
 def _three_numbers(preprocessing: Mapping[str, Any], name: str) -> list[float]:
     values = preprocessing.get(name)
     good = isinstance(values, list | tuple) and len(values) == IMAGE_CHANNELS
-    if not good or not all(isinstance(value, int | float) and math.isfinite(value) for value in values or ()):
+    if not good or not all(is_number(value) for value in values or ()):
         raise ExportError(f"preprocessing.{name} is {show(values)}; it must be three numbers")
     return [float(value) for value in values or ()]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pss_razor.core import ExportError, is_number
-from pss_razor.deploy.static_net import MAX_RESOLUTION, show
+from pss_razor.static.static_net import MAX_RESOLUTION, show
 
 # Fields that a file has only where there are such search groups.
 OPTIONAL_CHOICES = {"ops", "values"}

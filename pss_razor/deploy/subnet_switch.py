@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -10,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pss_razor.core import ExportError
-from pss_razor.deploy.static_net import IMAGE_CHANNELS, show
+from pss_razor.core import ExportError, is_number
 from pss_razor.deploy.subnet_record import SubnetRecord
+from pss_razor.static.static_net import IMAGE_CHANNELS, show
 
 _MICROSECONDS = "_us"
 
@@ -193,7 +192,7 @@ def _budget_names(subnets: Sequence[SubnetRecord]) -> dict[str, str]:
 
 
 def _checked_budget(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+    if not (is_number(value) and value > 0):
         raise ExportError(f"budget {name} is {show(value)}; it must be a positive number")
     return value
 

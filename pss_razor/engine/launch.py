@@ -13,16 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from pss_razor import compat
 from pss_razor.core import ConfigError, PSSError
-from pss_razor.estimators import CostGraph, read_cost_graph
-from pss_razor.models import PSSMutator
-from pss_razor.registry import MODELS
 
 from mmengine.config import Config, DictAction
-from mmengine.registry import RUNNERS, init_default_scope
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 _REQUIRED = ("model", "train_dataloader", "train_cfg", "optim_wrapper", "test_dataloader", "test_cfg", "test_evaluator")
@@ -65,16 +61,6 @@ def build_runner(config: Config) -> Runner:
     """Build the runner of a config, and start the process group where there are several processes."""
     with compat.gloo_without_gpu():
         return Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
-
-
-def build_supernet(config: Config) -> tuple[nn.Module, PSSMutator, CostGraph]:
-    """Build the supernet of a config alone, in evaluation mode: no runner, data, or resources to constrain."""
-    init_default_scope(config.get("default_scope", "mmrazor"))
-    architecture = MODELS.build(config.model.architecture).eval()
-    mutator = MODELS.build(config.model.mutator)
-    mutator.prepare_from_supernet(architecture)
-    input_size = config.model.get("input_size")
-    return architecture, mutator, read_cost_graph(architecture, mutator.space, mutator.active, input_size=input_size)
 
 
 def close_process_group() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pss_razor.engine.random_state import seed_generators
+from pss_razor.evaluation.random_state import seed_generators
 from pss_razor.registry import FUNCTIONS
 
 from mmengine.dist import get_rank, is_distributed

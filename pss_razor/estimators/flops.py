@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pss_razor.core import AdditiveCost, CostTerm
-from pss_razor.estimators.graph_estimator import GraphEstimator
-from pss_razor.estimators.layer_spec import CostGraph, LayerSpec
+from pss_razor.estimators.graph.graph_estimator import GraphEstimator
+from pss_razor.estimators.graph.layer_spec import CostGraph, LayerSpec
 from pss_razor.registry import TASK_UTILS
 
 

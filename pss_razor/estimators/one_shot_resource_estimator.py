@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from pss_razor.core import AdditiveCost, ConfigError, CostTerm, SearchSpace
-from pss_razor.estimators.cost_graph_reader import read_cost_graph
+from pss_razor.estimators.graph.cost_graph_reader import read_cost_graph
 from pss_razor.registry import TASK_UTILS
 
 from mmrazor.models.mutables import OneShotMutableOP
@@ -46,7 +46,7 @@ class OneShotResourceEstimator(BaseEstimator):
 
         Args:
             supernet: Called with images (1, C, H, W).
-            mutator: Its :class:`PSSMutator`.
+            mutator: Its :class:`SubnetMutator`.
 
         Raises:
             ConfigError: The supernet searches something else than ops.

@@ -4,13 +4,15 @@ from pss_razor import registry  # noqa: F401 - mends the stack before a module h
 from pss_razor.models.activations import LeanReLU6
 from pss_razor.models.algorithms import PSS, Cream, CreamStep
 from pss_razor.models.backbones import CreamMobileNet, SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
+from pss_razor.models.build_supernet import build_supernet
 from pss_razor.models.classifiers import SlimmableImageClassifier
 from pss_razor.models.data_preprocessors import NonBlockingClsDataPreprocessor
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
 from pss_razor.models.losses import SmoothCrossEntropyLoss
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
-from pss_razor.models.mutators import PSSMutator
+from pss_razor.models.mutators import SubnetMutator
+from pss_razor.models.searched_subnet import searched_subnet
 from pss_razor.models.wrappers import PortableDistributedDataParallel, PSSDistributedDataParallel
 
 __all__ = [
@@ -21,7 +23,6 @@ __all__ = [
     "LeanReLU6",
     "NonBlockingClsDataPreprocessor",
     "PSSDistributedDataParallel",
-    "PSSMutator",
     "PortableDistributedDataParallel",
     "PrefixChannelContainer",
     "PrefixMutableChannel",
@@ -36,4 +37,7 @@ __all__ = [
     "SlimmableResNet",
     "SmoothCrossEntropyLoss",
     "StaticShuffle",
+    "SubnetMutator",
+    "build_supernet",
+    "searched_subnet",
 ]

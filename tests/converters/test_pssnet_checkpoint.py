@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from pss_razor.checkpoints.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.converters import PSSNetCheckpoint
 from pss_razor.converters.pssnet_checkpoint import rename_weights
 from pss_razor.core import CheckpointError
 from pss_razor.deploy import read_manifest
-from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
-from pss_razor.engine.export import export_subnets
-from pss_razor.engine.export_choice import choose_pools, choose_subnets
 from pss_razor.engine.launch import build_runner, load_config
+from pss_razor.export.choice import choose_pools, choose_subnets
+from pss_razor.export.exporter import export_subnets
 
 GROUPS = ("stem", *(f"stage{stage}" for stage in range(1, 8)))
 BASE_WIDTHS = (32, 16, 24, 32, 64, 96, 160, 320)

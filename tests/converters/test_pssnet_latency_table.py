@@ -15,7 +15,7 @@ import torch
 from pss_razor.converters import read_pssnet_latencies
 from pss_razor.core import ConfigError
 from pss_razor.estimators import LatencyEstimator
-from pss_razor.estimators.latency_table import BlockGeometry, LatencyTable
+from pss_razor.estimators.latency.latency_table import BlockGeometry, LatencyTable
 
 GROUPS = ("stem", *(f"stage{stage}" for stage in range(1, 8)))
 ROWS = [

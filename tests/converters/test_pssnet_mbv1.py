@@ -11,10 +11,10 @@ import pssnet_mbv1
 import pytest
 import torch
 
+from pss_razor.checkpoints.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.converters import PSSNetCheckpoint, find_released_model, read_pssnet_latencies
 from pss_razor.converters.pssnet_checkpoint import rename_weights
 from pss_razor.core import CheckpointError, ConfigError, Subnet
-from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.estimators import LatencyTable
 
 KINDS = {

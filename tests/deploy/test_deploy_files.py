@@ -50,7 +50,7 @@ def test_files(small_net, folder):
 def test_size_is_four_bytes_a_parameter(tmp_path):
     from torchvision.models import mobilenet_v2
 
-    from pss_razor.deploy import trace_static
+    from pss_razor.static import trace_static
 
     net = trace_static(mobilenet_v2(num_classes=1000), 32)
     save_subnet(net, tmp_path)

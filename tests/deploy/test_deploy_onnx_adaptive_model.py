@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from pss_razor.core import ExportError
-from pss_razor.deploy import BundledSubnet, OnnxAdaptiveModel, trace_static, write_manifest
-from pss_razor.deploy.onnx_export import to_onnx
+from pss_razor.deploy import BundledSubnet, OnnxAdaptiveModel, write_manifest
+from pss_razor.export.onnx_export import to_onnx
+from pss_razor.static import trace_static
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

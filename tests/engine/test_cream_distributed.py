@@ -18,7 +18,7 @@ from pss_razor.registry import MODELS
 
 from mmcls.structures import ClsDataSample
 
-TINY = Path(__file__).with_name("tiny_cream.py")
+TINY = Path(__file__).parents[1] / "tiny" / "tiny_cream.py"
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +28,7 @@ def ranks(tmp_path_factory):
     """What two processes wrote down."""
     work_dir = tmp_path_factory.mktemp("two_processes")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*launcher, TINY.with_name("two_processes_cream.py"), TINY, work_dir]
+    command = [*launcher, Path(__file__).with_name("two_processes_cream.py"), TINY, work_dir]
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (work_dir / "best_fix_subnet.yaml").is_file() and (work_dir / "epoch_2.pth").is_file()

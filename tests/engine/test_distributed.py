@@ -20,7 +20,7 @@ needs_two_processes = pytest.mark.slow
 # Widths, and ops, of which a step leaves some out.
 @pytest.fixture(scope="module", params=["tiny_supernet.py", "tiny_one_shot.py"])
 def tiny_config(request):
-    return Path(__file__).with_name(request.param)
+    return Path(__file__).parents[1] / "tiny" / request.param
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pss_razor.engine import find_latest_checkpoint
+from pss_razor.checkpoints import find_latest_checkpoint
 from pss_razor.registry import TRANSFORMS
 
 from mmcv.transforms import BaseTransform

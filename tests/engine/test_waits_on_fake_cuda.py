@@ -14,7 +14,7 @@ from fake_cuda import FakeCUDA
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-HERE = Path(__file__).parent
+TINY = Path(__file__).parents[1] / "tiny"
 LOGS = "deferred_runtime_info_hook:_read"
 OPTIONS = {"val_cfg": None, "val_dataloader": None, "val_evaluator": None, "default_hooks.checkpoint": None}
 
@@ -54,7 +54,7 @@ def train(make_runner, tmp_path, monkeypatch):
     monkeypatch.setattr(Runner, "_init_model_weights", lambda self: None)
 
     def run(config, options):
-        runner = make_runner(tmp_path, {**OPTIONS, **options}, HERE / config)
+        runner = make_runner(tmp_path, {**OPTIONS, **options}, TINY / config)
         with FakeCUDA() as cuda:
             runner.model.to("cuda")
             iterations = Iterations(cuda)

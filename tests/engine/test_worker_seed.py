@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pss_razor.engine.random_state import get_random_state, set_random_state
+from pss_razor.evaluation.random_state import get_random_state, set_random_state
 
 from mmengine.runner import Runner
 

@@ -22,7 +22,7 @@ from conftest import DEVICE
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "tests" / "engine" / "tiny_supernet.py"
+TINY = ROOT / "tests" / "tiny" / "tiny_supernet.py"
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 if DEVICE == "cuda" and not torch.cuda.is_available():
@@ -32,8 +32,8 @@ import common  # noqa: E402
 import gpu  # noqa: E402
 import training_step  # noqa: E402
 
+from pss_razor.checkpoints.checkpoint import read_checkpoint  # noqa: E402
 from pss_razor.deploy import AdaptiveModel  # noqa: E402
-from pss_razor.engine.checkpoint import read_checkpoint  # noqa: E402
 from pss_razor.engine.launch import build_runner, load_config  # noqa: E402
 from pss_razor.estimators import LatencyTable  # noqa: E402
 

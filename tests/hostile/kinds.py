@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from pss_razor.checkpoints.checkpoint import check_state_dict, get_sampler_state, read_checkpoint
 from pss_razor.converters.pssnet_checkpoint import PSSNetCheckpoint
 from pss_razor.converters.pssnet_latency_table import read_pssnet_latencies
 from pss_razor.core import AdditiveCost, Constraint, CostTerm, Dimension, PrioritizedSubnetSampler, SearchSpace
@@ -25,7 +26,6 @@ from pss_razor.deploy import (
     AdaptiveModel,
     BundledSubnet,
     OnnxAdaptiveModel,
-    StaticNet,
     load_subnet,
     read_manifest,
     save_bundle,
@@ -33,14 +33,14 @@ from pss_razor.deploy import (
 )
 from pss_razor.deploy.bundle import round_bn_statistics
 from pss_razor.deploy.files import write_tensors
-from pss_razor.engine.checkpoint import check_state_dict, get_sampler_state, read_checkpoint
-from pss_razor.engine.export_record import ExportRecord
 from pss_razor.engine.launch import load_config
-from pss_razor.engine.results import read_document
-from pss_razor.engine.searched_subnet import _check_subnet, _read_yaml
-from pss_razor.estimators.latency_table import LatencyTable
-from pss_razor.estimators.layer_spec import BlockGeometry
+from pss_razor.estimators.graph.layer_spec import BlockGeometry
+from pss_razor.estimators.latency.latency_table import LatencyTable
+from pss_razor.evaluation.results import read_document
+from pss_razor.export.record import ExportRecord
+from pss_razor.models.searched_subnet import _check_subnet, _read_yaml
 from pss_razor.registry import MODELS
+from pss_razor.static import StaticNet
 
 from mmengine.logging import MessageHub
 
@@ -383,7 +383,7 @@ def _their_table() -> tuple[Callable[[random.Random, Path], None], Callable[[Pat
 
 
 def _subnet_file() -> tuple[Callable[[random.Random, Path], None], Callable[[Path], Any]]:
-    tiny = Path(__file__).parents[1] / "engine" / "tiny_search.py"
+    tiny = Path(__file__).parents[1] / "tiny" / "tiny_search.py"
     supernet = MODELS.build(load_config(str(tiny), None, "none", "unused").model.architecture)
     good = {f"backbone.layers.{i}": {"chosen": "shuffle_3x3"} for i in range(2)}
     good = {

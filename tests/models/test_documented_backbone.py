@@ -8,8 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pss_razor.core import PrioritizedSubnetSampler, Subnet
-from pss_razor.deploy import trace_static
 from pss_razor.registry import MODELS
+from pss_razor.static import trace_static
 
 from mmcls.structures import ClsDataSample
 from mmengine.optim import build_optim_wrapper

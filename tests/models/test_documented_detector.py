@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from pss_razor.core import Subnet
-from pss_razor.deploy import save_subnet, trace_static, write_manifest
-from pss_razor.engine.export import WithoutResize
-from pss_razor.engine.launch import build_supernet, load_config
+from pss_razor.deploy import save_subnet, write_manifest
+from pss_razor.engine.launch import load_config
+from pss_razor.export.exporter import WithoutResize
+from pss_razor.models import build_supernet
+from pss_razor.static import trace_static
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "detector.md"
-CONFIG = ROOT / "tests" / "engine" / "tiny_supernet.py"
+CONFIG = ROOT / "tests" / "tiny" / "tiny_supernet.py"
 STAGES = (1, 2, 4, 7)
 
 

@@ -42,7 +42,7 @@ def test_each_op_is_ordered_by_its_flops(algorithm):
 
 
 def test_probabilities_follow_the_order():
-    mutator = MODELS.build(dict(type="PSSMutator"))
+    mutator = MODELS.build(dict(type="SubnetMutator"))
     ops = {f"op{i}": dict(type="Identity", in_channels=1, out_channels=1) for i in range(3)}
     mutable = MODELS.build(dict(type="OneShotMutableOP", candidates=ops, module_kwargs=dict(stride=1)))
     mutator.prepare_from_supernet(torch.nn.Sequential(mutable))

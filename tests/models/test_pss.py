@@ -221,7 +221,7 @@ class TestConfig:
             build_small(**options)
 
     def test_mutator(self, build_small):
-        with pytest.raises(ConfigError, match=r"model.mutator is a NasMutator; PSS needs a PSSMutator"):
+        with pytest.raises(ConfigError, match=r"model.mutator is a NasMutator; PSS needs a SubnetMutator"):
             build_small(mutator=dict(type="NasMutator"))
         config = dict(type="PSS", architecture=build_small().architecture, mutator=NasMutator(), constraints=[])
         with pytest.raises(ConfigError, match="NasMutator"):

@@ -11,9 +11,9 @@ from pss_razor.core import ConfigError, Subnet
 from pss_razor.models import (
     PrefixChannelContainer,
     PrefixMutableChannel,
-    PSSMutator,
     SlicedConv2d,
     SlimmableImageClassifier,
+    SubnetMutator,
 )
 from pss_razor.registry import MODELS
 
@@ -124,7 +124,7 @@ def test_head_follows_the_backbones_output_width():
     assert isinstance(classifier, SlimmableImageClassifier)
     classifier.init_weights()
     assert classifier.head.fc.weight.std().item() == pytest.approx(0.01, rel=0.3) and not classifier.head.fc.bias.any()
-    mutator = PSSMutator()
+    mutator = SubnetMutator()
     mutator.prepare_from_supernet(classifier)
     assert mutator.space.names == ("width",)
     images = torch.randn(2, 3, 16, 16)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pss_razor.models import PSSMutator, SlicedBatchNorm2d, SlicedConv2d, SlimmableMobileNetV2
+from pss_razor.models import SlicedBatchNorm2d, SlicedConv2d, SlimmableMobileNetV2, SubnetMutator
 from pss_razor.registry import MODELS
 
 from mmcls.models.backbones import MobileNetV2
@@ -15,7 +15,7 @@ from mmcls.models.backbones import MobileNetV2
 
 def with_mutator(**kwargs):
     backbone = MODELS.build(dict(type="SlimmableMobileNetV2", **kwargs))
-    mutator = PSSMutator()
+    mutator = SubnetMutator()
     mutator.prepare_from_supernet(backbone)
     return backbone, mutator
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pss_razor.deploy import trace_static
 from pss_razor.models import StaticShuffle
+from pss_razor.static import trace_static
 
 from mmrazor.models.architectures.ops.shufflenet_series import ShuffleBlock, ShuffleXception
 
@@ -22,7 +22,7 @@ def test_equals_the_block(cls, stride):
 
 
 def test_traced_subnets_equal_the_supernet(build_algorithm):
-    from pss_razor.engine.export import WithoutResize
+    from pss_razor.export.exporter import WithoutResize
 
     algorithm = build_algorithm("pss_shufflenetv2_flops_digits").eval()
     side = algorithm.space.largest.get("resolution", algorithm.input_size)

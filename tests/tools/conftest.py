@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ROOT / "tests" / "engine" / "tiny_supernet.py"
+TINY = ROOT / "tests" / "tiny" / "tiny_supernet.py"
 _names = itertools.count()
 
 

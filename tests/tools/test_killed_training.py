@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pss_razor.engine import find_latest_checkpoint, read_checkpoint
+from pss_razor.checkpoints import find_latest_checkpoint, read_checkpoint
 
 CONFIG = """
 custom_imports = dict(imports=["pss_razor.plugin", "die"], allow_failed_imports=False)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from pss_razor.engine.launch import build_supernet, load_config
+from pss_razor.engine.launch import load_config
 from pss_razor.estimators import LatencyTable
-from pss_razor.estimators.interpolation import choose_subset
-from pss_razor.estimators.measure import describe_machine, find_geometries
+from pss_razor.estimators.latency.interpolation import choose_subset
+from pss_razor.estimators.latency.measure import describe_machine, find_geometries
+from pss_razor.models import build_supernet
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "pss" / "pss_mbv2_flops_digits.py"

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import torch
 
-from pss_razor.engine import read_checkpoint
+from pss_razor.checkpoints import read_checkpoint
 
 SCRIPTS = {
     "dist_train.sh": ["CONFIG", "N"],

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pss_razor.deploy import BundledSubnet, round_bn_statistics, save_bundle, trace_static
+from pss_razor.deploy import BundledSubnet, round_bn_statistics, save_bundle
 from pss_razor.deploy.preprocess import load_image, preprocess
+from pss_razor.static import trace_static
 
 PREPROCESSING = {"mean": [120.0] * 3, "std": [60.0] * 3, "channel_order": "RGB", "resize": {"resize": 32}}
 # Refuses the packages that a machine with a deployed network does not have.

@@ -55,7 +55,7 @@ def convert_checkpoint(args: argparse.Namespace) -> None:
 def convert_latency_table(args: argparse.Namespace) -> None:
     """``pssnet.py latency-table``."""
     from pss_razor.converters import read_pssnet_latencies
-    from pss_razor.estimators.latency_table import LatencyTable
+    from pss_razor.estimators.latency.latency_table import LatencyTable
 
     latencies_us = read_pssnet_latencies(args.input)
     provenance = dict(imported_from=f"PSS-Net: {Path(args.input).name}")

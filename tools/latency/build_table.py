@@ -37,20 +37,21 @@ def main() -> None:
     from tqdm import tqdm
 
     from pss_razor.core import ConfigError
-    from pss_razor.engine.launch import build_supernet, load_config, one_line_errors
-    from pss_razor.engine.static_subnet import static_subnet
+    from pss_razor.engine.launch import load_config, one_line_errors
     from pss_razor.estimators import LatencyTable
-    from pss_razor.estimators.inference_backends import get_backend
-    from pss_razor.estimators.interpolation import choose_subset
-    from pss_razor.estimators.latency import block_latencies
-    from pss_razor.estimators.measure import describe_machine, find_geometries, measure_blocks
-    from pss_razor.estimators.timing import MachineSpeed
+    from pss_razor.estimators.latency.inference_backends import inference_backend
+    from pss_razor.estimators.latency.interpolation import choose_subset
+    from pss_razor.estimators.latency.latency_estimator import block_latencies
+    from pss_razor.estimators.latency.measure import describe_machine, find_geometries, measure_blocks
+    from pss_razor.estimators.latency.timing import MachineSpeed
+    from pss_razor.models import build_supernet
+    from pss_razor.models.static_subnet import static_subnet
 
     with one_line_errors():
         for name in ("batch", "rounds", "max_blocks"):
             if getattr(args, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)} must be at least 1")
-        prepare = get_backend(args.backend, args.device, args.threads)
+        prepare = inference_backend(args.backend, args.device, args.threads)
         config = load_config(args.config, args.cfg_options, "none", args.work_dir)
         provenance = {
             "config": args.config,

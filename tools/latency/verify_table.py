@@ -35,11 +35,12 @@ def main() -> None:
     from tqdm import tqdm
 
     from pss_razor.core import ConfigError
-    from pss_razor.engine.launch import build_supernet, load_config, one_line_errors
-    from pss_razor.engine.static_subnet import static_subnet
+    from pss_razor.engine.launch import load_config, one_line_errors
     from pss_razor.estimators import LatencyTable, latency_cost
-    from pss_razor.estimators.inference_backends import get_backend
-    from pss_razor.estimators.timing import MachineSpeed, time_interleaved
+    from pss_razor.estimators.latency.inference_backends import inference_backend
+    from pss_razor.estimators.latency.timing import MachineSpeed, time_interleaved
+    from pss_razor.models import build_supernet
+    from pss_razor.models.static_subnet import static_subnet
 
     with one_line_errors():
         if args.subnets < 2 or args.rounds < 1:
@@ -48,7 +49,7 @@ def main() -> None:
         # Predictions are without the correction, which may be fitted here.
         table = dataclasses.replace(stored, correction=(1.0, 0.0))
         batch, backend = table.provenance.get("batch", 1), table.provenance.get("backend", "torch")
-        prepare = get_backend(backend, table.device, args.threads or table.provenance.get("threads", 1))
+        prepare = inference_backend(backend, table.device, args.threads or table.provenance.get("threads", 1))
         config = load_config(args.config, args.cfg_options, "none", args.work_dir)
         supernet, mutator, graph = build_supernet(config)
         space = mutator.space

@@ -20,7 +20,7 @@ model = dict(
             loss=dict(type="mmrazor.SmoothCrossEntropyLoss", label_smooth_val=0.1),
         ),
     ),
-    mutator=dict(type="PSSMutator"),
+    mutator=dict(type="SubnetMutator"),
     teacher="meta",
     slice_size=4,
 )

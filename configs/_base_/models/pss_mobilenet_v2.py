@@ -20,7 +20,7 @@ model = dict(
             loss=dict(type="mmcls.CrossEntropyLoss"),
         ),
     ),
-    mutator=dict(type="PSSMutator"),
+    mutator=dict(type="SubnetMutator"),
     # Resources that are known of every subnet; `constraints` says which of them have targets.
     estimators=dict(flops=dict(type="FlopsEstimator"), params=dict(type="ParamsEstimator")),
 )

@@ -24,7 +24,7 @@ model = dict(
             loss=dict(type="mmcls.CrossEntropyLoss"),
         ),
     ),
-    mutator=dict(type="PSSMutator"),
+    mutator=dict(type="SubnetMutator"),
     estimators=dict(flops=dict(type="FlopsEstimator"), params=dict(type="ParamsEstimator")),
     input_size=224,
 )

@@ -19,4 +19,4 @@ supernet = dict(
         topk=(1, 5),
     ),
 )
-model = dict(type="SPOS", architecture=supernet, mutator=dict(type="PSSMutator"))
+model = dict(type="SPOS", architecture=supernet, mutator=dict(type="SubnetMutator"))

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import yaml
 
+from pss_razor import compat
+from pss_razor.checkpoints.checkpoint import check_state_dict
 from pss_razor.core import (
     BoardEntry,
     CheckpointError,
@@ -21,17 +23,15 @@ from pss_razor.core import (
     TrainingDivergedError,
     atomic_write,
 )
-from pss_razor.engine.bn_calibration import calibrate_bn
-from pss_razor.engine.calibration_images import load_calibration_batches
-from pss_razor.engine.checkpoint import check_state_dict
-from pss_razor.engine.checks import get_model
 from pss_razor.engine.hooks.random_state_hook import RandomStateHook
+from pss_razor.evaluation.bn_calibration import calibrate_bn
+from pss_razor.evaluation.calibration_images import load_calibration_batches
+from pss_razor.evaluation.checks import get_model
 from pss_razor.models import Cream, CreamStep
 from pss_razor.registry import HOOKS
 
 from mmengine.dist import all_gather, broadcast, master_only
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmengine.runner.base_loop import BaseLoop
 
 _CALIBRATION_BATCHES = 9
 
@@ -96,7 +96,7 @@ class PathBoardHook(RandomStateHook):
                 f"PathBoardHook: meta_start_epoch = {self.meta_start_epoch} is not before the end of training, "
                 f"train_cfg.max_epochs = {runner.max_epochs}: the board would stay empty"
             )
-        if runner.optim_wrapper._accumulative_counts != 1:
+        if compat.accumulative_counts(runner.optim_wrapper) != 1:
             raise ConfigError("optim_wrapper.accumulative_counts must be 1: each iteration trains another path")
         batch_size, least = runner.train_dataloader.batch_size, 2 * algorithm.slice_size
         if batch_size < least or not runner.train_dataloader.drop_last:
@@ -136,6 +136,7 @@ class PathBoardHook(RandomStateHook):
         accuracy = sum(accuracies) / len(accuracies)
         flops = float(algorithm.flops(algorithm.space.encode([self._path]))[0])
         if self.board.accepts(accuracy, flops):
+            assert algorithm.memory is not None, "of the step before"
             images, targets = (tensor.clone() for tensor in algorithm.memory)
             broadcast(images)
             broadcast(targets)
@@ -197,8 +198,8 @@ class PathBoardHook(RandomStateHook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take over board and draws, unless the checkpoint only initialises a training."""
         super().after_load_checkpoint(runner, checkpoint)
-        training = isinstance(runner._train_loop, BaseLoop)
-        if training and not runner._resume:
+        training = compat.is_training(runner)
+        if training and not compat.resumes(runner):
             runner.logger.info("load_from initialises the weights only; the board starts empty")
             return
         algorithm = _algorithm(runner)

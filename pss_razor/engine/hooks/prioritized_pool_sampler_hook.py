@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pss_razor.core import AdditiveCost, ConfigError, Constraint, PrioritizedSubnetSampler, exponential_decay
+from pss_razor.core import AdditiveCost, ConfigError, Constraint, Draw, PrioritizedSubnetSampler, exponential_decay
 from pss_razor.engine.hooks.subnet_sampler_hook import SubnetSamplerHook
 from pss_razor.registry import HOOKS
 
@@ -53,6 +53,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
     ) -> PrioritizedSubnetSampler:
         """The sampler, with empty pools."""
         return PrioritizedSubnetSampler(costs, constraints, self.pool_size, self.score_momentum, seed)
+
+    def draw(self, runner: Runner) -> Draw:
+        """By the exploration probability and the temperature of now."""
+        return self.sampler.draw(*self._scheduled(runner))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Draw the subnet of this iteration, and log whether it is a new one."""

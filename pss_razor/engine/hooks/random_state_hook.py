@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from pss_razor.engine.checkpoint import check_state_dict
-from pss_razor.engine.checks import get_model
-from pss_razor.engine.random_state import get_random_state, seed_generators, set_random_state
-from pss_razor.models import PSSMutator
+from pss_razor import compat
+from pss_razor.checkpoints.checkpoint import check_state_dict
+from pss_razor.evaluation.checks import get_model
+from pss_razor.evaluation.random_state import get_random_state, seed_generators, set_random_state
+from pss_razor.models import SubnetMutator
 from pss_razor.registry import HOOKS
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from mmengine.runner.base_loop import BaseLoop
 
 
 @HOOKS.register_module()
@@ -24,7 +24,7 @@ class RandomStateHook(Hook):
 
     mmengine seeds all processes alike. Here only the first keeps its seed, so that images which the main process
     augments are augmented otherwise on every rank; what has to be alike on all ranks, such as the path that SPOS
-    trains, comes from the generator of :class:`PSSMutator`. Validation leaves random states as they were.
+    trains, comes from the generator of :class:`SubnetMutator`. Validation leaves random states as they were.
 
     Not for iteration-based training, where mmengine reads the past batches again.
 
@@ -43,11 +43,11 @@ class RandomStateHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Seed this process, or continue the random states of a resumed training."""
         mutator = getattr(get_model(runner), "mutator", None)
-        if isinstance(mutator, PSSMutator):
+        if isinstance(mutator, SubnetMutator):
             mutator.generator = np.random.default_rng(runner.seed)
         if self._resumed is None:
             # MMRazor's own mutators draw from the global generators, which then have to be alike on all ranks.
-            if get_rank() and (mutator is None or isinstance(mutator, PSSMutator)):
+            if get_rank() and (mutator is None or isinstance(mutator, SubnetMutator)):
                 seed_generators(runner.seed, get_rank())
             return
         state, self._resumed = self._resumed, None
@@ -63,7 +63,8 @@ class RandomStateHook(Hook):
             set_random_state(processes[get_rank()])
         else:
             seed_generators(runner.seed, get_rank(), runner.epoch)
-        if isinstance(mutator, PSSMutator) and state.get("choices") is not None:
+        if isinstance(mutator, SubnetMutator) and state.get("choices") is not None:
+            assert mutator.generator is not None, "made when the training began"
             mutator.generator.bit_generator.state = state["choices"]
         data_sampler = runner.train_dataloader.sampler
         if hasattr(data_sampler, "seed"):
@@ -93,7 +94,7 @@ class RandomStateHook(Hook):
         Raises:
             CheckpointError: The checkpoint is of another model.
         """
-        if not (isinstance(runner._train_loop, BaseLoop) and runner._resume):
+        if not (compat.is_training(runner) and compat.resumes(runner)):
             return
         check_state_dict(get_model(runner), checkpoint["state_dict"])
         self._resumed = checkpoint.get(self.random_state_key)
@@ -109,7 +110,7 @@ class RandomStateHook(Hook):
         own = [self._before_validation or get_random_state()]
         processes = self._process_states if get_world_size() > 1 and self._process_states else own
         mutator = getattr(get_model(runner), "mutator", None)
-        generator = mutator.generator if isinstance(mutator, PSSMutator) else None
+        generator = mutator.generator if isinstance(mutator, SubnetMutator) else None
         return {
             "processes": processes,
             "choices": None if generator is None else generator.bit_generator.state,

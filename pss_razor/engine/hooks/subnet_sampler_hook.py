@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
+from pss_razor import compat
+from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
 from pss_razor.core import AdditiveCost, CheckpointError, ConfigError, Constraint, Draw, SubnetSampler
-from pss_razor.engine.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
-from pss_razor.engine.checks import check_dataloader, check_image_size, first_image, get_algorithm
+from pss_razor.engine.hooks.host_copy import HostCopy
 from pss_razor.engine.hooks.random_state_hook import RandomStateHook
-from pss_razor.engine.host_copy import HostCopy
-from pss_razor.engine.random_state import isolated_random_state
+from pss_razor.evaluation.checks import check_dataloader, check_image_size, first_image, get_algorithm
+from pss_razor.evaluation.random_state import isolated_random_state
 
 from mmengine.dist import all_gather
 from mmengine.runner import Runner
-from mmengine.runner.base_loop import BaseLoop
 
 
 class SubnetSamplerHook(RandomStateHook, ABC):
@@ -44,6 +44,10 @@ class SubnetSamplerHook(RandomStateHook, ABC):
     ) -> SubnetSampler:
         """The sampler of a run."""
 
+    def draw(self, runner: Runner) -> Draw:
+        """The subnet of an iteration; a method whose draws follow a schedule overrides this."""
+        return self.sampler.draw()
+
     @property
     def sampler(self) -> SubnetSampler:
         """The sampler, from ``before_run`` on."""
@@ -56,7 +60,7 @@ class SubnetSamplerHook(RandomStateHook, ABC):
         algorithm = get_algorithm(runner)
         seed = self.seed if self.seed is not None else runner.seed
         self._sampler = self.build_sampler(algorithm.costs, algorithm.constraints, seed)
-        for metric, sampler in self._sampler.samplers.items():
+        for metric, sampler in self._sampler.conditional_samplers.items():
             low, high = sampler.resource_range
             unit = algorithm.estimators[metric].unit
             if sampler.unreachable_targets:
@@ -67,7 +71,7 @@ class SubnetSamplerHook(RandomStateHook, ABC):
 
     def before_train(self, runner: Runner) -> None:
         """Check what would fail late, and continue the random states of a resumed run."""
-        accumulative_counts = runner.optim_wrapper._accumulative_counts
+        accumulative_counts = compat.accumulative_counts(runner.optim_wrapper)
         if accumulative_counts != 1:
             raise ConfigError(
                 f"optim_wrapper.accumulative_counts = {accumulative_counts}: PSS steps once an iteration; enlarge "
@@ -91,7 +95,7 @@ class SubnetSamplerHook(RandomStateHook, ABC):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Draw the subnet of this iteration, the same on all ranks."""
-        self._draw = self.sampler.draw(*self._scheduled(runner))
+        self._draw = self.draw(runner)
         get_algorithm(runner).sampled_subnet = self._draw.subnet
 
     def after_train_iter(
@@ -112,8 +116,8 @@ class SubnetSamplerHook(RandomStateHook, ABC):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this model; take over the sampler, unless it only initialises a training."""
-        training = isinstance(runner._train_loop, BaseLoop)
-        if training and not runner._resume:
+        training = compat.is_training(runner)
+        if training and not compat.resumes(runner):
             runner.logger.info("load_from initialises the weights only; the pools start empty")
             return
         check_state_dict(get_algorithm(runner), checkpoint["state_dict"])
@@ -122,7 +126,3 @@ class SubnetSamplerHook(RandomStateHook, ABC):
             raise CheckpointError("the checkpoint was imported and cannot be resumed; start from it with load_from")
         self.sampler.load_state_dict(state)
         self._resumed = state if training else None
-
-    def _scheduled(self, runner: Runner) -> tuple[float, float]:
-        """Exploration probability and temperature now; a sampler without pools always explores."""
-        return 1.0, 1.0

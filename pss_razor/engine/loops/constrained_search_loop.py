@@ -17,12 +17,13 @@ import yaml
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from pss_razor import compat
+from pss_razor.checkpoints.checkpoint import check_state_dict, read_checkpoint
 from pss_razor.core import CheckpointError, ConfigError, PSSError, RangeSampler, Subnet, atomic_write, parse_json
-from pss_razor.engine.bn_calibration import calibrate_bn, isolated_bn_statistics
-from pss_razor.engine.calibration_images import load_calibration_batches
-from pss_razor.engine.checkpoint import check_state_dict, read_checkpoint
-from pss_razor.engine.subnet_predictor import SubnetPredictor
-from pss_razor.models import PSSMutator
+from pss_razor.engine.loops.subnet_predictor import SubnetPredictor
+from pss_razor.evaluation.bn_calibration import calibrate_bn, isolated_bn_statistics
+from pss_razor.evaluation.calibration_images import load_calibration_batches
+from pss_razor.models import SubnetMutator
 from pss_razor.registry import LOOPS
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -61,11 +62,13 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         type='OneShotResourceEstimator', input_size=224), constraints_range=dict(flops=(0, 330)))``
 
     Raises:
-        ConfigError: The mutator is no :class:`PSSMutator`, a metric has a range but is not measured, or numbers of
+        ConfigError: The mutator is no :class:`SubnetMutator`, a metric has a range but is not measured, or numbers of
             candidates do not fit.
         UnreachableTargetError: No subnet is in a range.
         CheckpointError: ``load_from`` or ``resume_from`` is of another search.
     """
+
+    top_k_candidates: Candidates
 
     def __init__(
         self,
@@ -88,8 +91,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
                 f"num_candidates = {self.num_candidates}"
             )
         mutator = self.model.mutator
-        if not isinstance(mutator, PSSMutator):
-            raise ConfigError(f"model.mutator is a {type(mutator).__name__}; the search needs a PSSMutator")
+        if not isinstance(mutator, SubnetMutator):
+            raise ConfigError(f"model.mutator is a {type(mutator).__name__}; the search needs a SubnetMutator")
         self.space = mutator.space
         if not hasattr(self.estimator, "build_costs"):
             raise ConfigError(
@@ -105,8 +108,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         self._samples = Candidates()
         self._known: set[tuple[int, ...]] = set()
         self._calibration_batches: list[Any] | None = None
-        if self.runner._load_from:
-            check_state_dict(self.model, read_checkpoint(self.runner._load_from, needs_pools=False)["state_dict"])
+        if checkpoint := compat.checkpoint_of(self.runner):
+            check_state_dict(self.model, read_checkpoint(checkpoint, needs_pools=False)["state_dict"])
         else:
             self.runner.logger.warning("load_from is not set: the candidates are those of an untrained supernet")
 

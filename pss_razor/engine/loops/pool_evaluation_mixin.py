@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from pss_razor.core import ConfigError, Criterion, best_of_pools, is_scalar
-from pss_razor.engine.checks import get_algorithm
-from pss_razor.engine.evaluation_check import check_pool_evaluation
 from pss_razor.engine.hooks import SubnetSamplerHook
-from pss_razor.engine.pool_evaluator import PoolEvaluator
-from pss_razor.engine.results import format_table
+from pss_razor.evaluation.checks import get_algorithm
+from pss_razor.evaluation.evaluation_check import check_pool_evaluation
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
+from pss_razor.evaluation.results import format_table
+
+from mmengine.evaluator import Evaluator
 
 
 class PoolEvaluationMixin:
@@ -40,6 +44,10 @@ class PoolEvaluationMixin:
     """
 
     mode: str
+    runner: Any
+    dataloader: DataLoader
+    evaluator: Evaluator
+    fp16: bool
 
     def __init__(
         self,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
-from pss_razor.engine.pool_evaluator import PoolEvaluator
-from pss_razor.engine.results import RESULTS_FILE, describe_images, write_results
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
+from pss_razor.evaluation.results import RESULTS_FILE, describe_images, write_results
 from pss_razor.registry import LOOPS
 
 from mmengine.dist import is_main_process

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pss_razor.core import AdditiveCost, BoardEntry, ConfigError, SearchSpace, Subnet
 from pss_razor.estimators import FlopsEstimator, read_cost_graph
-from pss_razor.models.mutators import PSSMutator
+from pss_razor.models.mutators import SubnetMutator
 from pss_razor.registry import MODELS
 
 from mmengine.dist import all_reduce_params, broadcast
@@ -50,7 +50,7 @@ class Cream(BaseAlgorithm):
     Args:
         architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes) and whose
             backbone has an ``input_size``, such as :class:`CreamMobileNet`.
-        mutator: A :class:`PSSMutator` or its config.
+        mutator: A :class:`SubnetMutator` or its config.
         teacher: ``"meta"``: a linear layer matches teachers to the student; ``"top1"``: the best of the board.
         slice_size: Images of a batch that the board keeps, and that each half of a meta update takes.
         data_preprocessor: See ``BaseAlgorithm``.
@@ -74,7 +74,7 @@ class Cream(BaseAlgorithm):
     def __init__(
         self,
         architecture: dict | nn.Module,
-        mutator: dict | PSSMutator = dict(type="PSSMutator"),  # noqa: B006 - never changed
+        mutator: dict | SubnetMutator = dict(type="SubnetMutator"),  # noqa: B006 - never changed
         teacher: str = "meta",
         slice_size: int = 4,
         data_preprocessor: dict | nn.Module | None = None,
@@ -129,8 +129,8 @@ class Cream(BaseAlgorithm):
         step, self.next_step = self.next_step, None
         if step is None:
             raise ConfigError("no path was sampled for this iteration; add dict(type='PathBoardHook') to custom_hooks")
-        data = self.data_preprocessor(data, True)
-        inputs, samples = data["inputs"], data["data_samples"]
+        batch: Any = self.data_preprocessor(data, True)
+        inputs, samples = batch["inputs"], batch["data_samples"]
         self.mutator.activate(step.path)
         if step.meta_update:
             self._meta_step(inputs, samples, step.board, optim_wrapper)

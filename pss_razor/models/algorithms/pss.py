@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, build_constraints
 from pss_razor.estimators import CostGraph, FlopsEstimator, read_cost_graph
-from pss_razor.models.mutators import PSSMutator
+from pss_razor.models.mutators import SubnetMutator
 from pss_razor.registry import MODELS, TASK_UTILS
 
 from mmengine.optim import OptimWrapper
@@ -35,7 +35,7 @@ class PSS(BaseAlgorithm):
 
     Args:
         architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes).
-        mutator: A :class:`PSSMutator` or its config.
+        mutator: A :class:`SubnetMutator` or its config.
         constraints: The resource constraints, metrics distinct: dicts with ``metric, first, last, step``, or with
             ``metric, num_targets`` for so many targets from the smallest to the largest subnet.
         estimators: Metric -> estimator config. Those without a constraint are only reported.
@@ -45,7 +45,7 @@ class PSS(BaseAlgorithm):
         init_cfg: See ``BaseAlgorithm``.
 
     Example:
-        ``model=dict(type='PSS', architecture=…, mutator=dict(type='PSSMutator'), estimators=dict(flops=dict(
+        ``model=dict(type='PSS', architecture=…, mutator=dict(type='SubnetMutator'), estimators=dict(flops=dict(
         type='FlopsEstimator')), constraints=[dict(metric='flops', first=70, last=300, step=10)])``
 
     Attributes:
@@ -58,7 +58,7 @@ class PSS(BaseAlgorithm):
     def __init__(
         self,
         architecture: dict | nn.Module,
-        mutator: dict | PSSMutator,
+        mutator: dict | SubnetMutator,
         constraints: Sequence[Mapping[str, Any]],
         estimators: Mapping[str, Mapping[str, Any]],
         input_size: int | None = None,
@@ -69,8 +69,8 @@ class PSS(BaseAlgorithm):
         # Activations follow BN, whose backward does not need its output: in place they save memory.
         super().__init__(architecture, data_preprocessor, init_cfg, module_inplace=True)
         self.mutator = MODELS.build(mutator) if isinstance(mutator, Mapping) else mutator
-        if not isinstance(self.mutator, PSSMutator):
-            raise ConfigError(f"model.mutator is a {type(self.mutator).__name__}; PSS needs a PSSMutator")
+        if not isinstance(self.mutator, SubnetMutator):
+            raise ConfigError(f"model.mutator is a {type(self.mutator).__name__}; PSS needs a SubnetMutator")
         self.mutator.prepare_from_supernet(self.architecture)
         self.estimators = {metric: TASK_UTILS.build(config) for metric, config in estimators.items()}
         self.input_size = input_size
@@ -146,8 +146,8 @@ class PSS(BaseAlgorithm):
                 "no subnet was sampled for this iteration; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks"
             )
         forward = forward or self
-        data = self.data_preprocessor(data, True)
-        inputs, samples = data["inputs"], data["data_samples"]
+        batch: Any = self.data_preprocessor(data, True)
+        inputs, samples = batch["inputs"], batch["data_samples"]
         labels = _labels(samples)
 
         def logits_of(subnet: Subnet) -> Tensor:

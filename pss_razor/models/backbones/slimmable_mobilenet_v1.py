@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pss_razor import compat
 from pss_razor.core import ConfigError
 from pss_razor.models.backbones.connect import connect, searched_width
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
@@ -14,7 +15,6 @@ from pss_razor.registry import MODELS
 
 from mmcls.models.backbones.base_backbone import BaseBackbone
 from mmcv.cnn import ConvModule
-from mmrazor.models.mutables import OneShotMutableChannelUnit
 
 
 @MODELS.register_module()
@@ -70,15 +70,17 @@ class SlimmableMobileNetV1(BaseBackbone):
             depthwise = ConvModule(channels, channels, 3, stride=stride, padding=1, groups=channels, **layer)
             self.blocks.append(nn.Sequential(depthwise, ConvModule(channels, width, 1, **layer)))
             channels = width
-        OneShotMutableChannelUnit._register_channel_container(self, PrefixChannelContainer)
+        compat.register_channel_container(self, PrefixChannelContainer)
         self._connect(width_range)
 
     def _connect(self, width_range: tuple[float, float]) -> None:
         width = searched_width("stem", self.stem_width, width_range)
         connect(self.stem.conv, self.stem.bn, None, width)
-        for number, (depthwise, pointwise) in enumerate(self.blocks, start=1):
+        blocks: list[Any] = list(self.blocks)
+        for number, block in enumerate(blocks, start=1):
+            depthwise, pointwise = block
             block_width = searched_width(f"block{number}", pointwise.conv.out_channels, width_range)
-            self.blocks[number - 1].latency_block = "MBV1Block"
+            block.latency_block = "MBV1Block"
             connect(depthwise.conv, depthwise.bn, width, width)
             connect(pointwise.conv, pointwise.bn, width, block_width)
             width = block_width

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pss_razor import compat
 from pss_razor.core import ConfigError
 from pss_razor.models.backbones.connect import connect, searched_width
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
 from pss_razor.registry import MODELS
 
 from mmcls.models.backbones import ResNet
-from mmrazor.models.mutables import OneShotMutableChannelUnit
 
 
 @MODELS.register_module()
@@ -57,7 +57,7 @@ class SlimmableResNet(ResNet):
         )
         if self.deep_stem or self.avg_down:
             raise ConfigError("SlimmableResNet has the plain stem and shortcuts; remove deep_stem and avg_down")
-        OneShotMutableChannelUnit._register_channel_container(self, PrefixChannelContainer)
+        compat.register_channel_container(self, PrefixChannelContainer)
         width = searched_width("stem", self.conv1.out_channels, width_range)
         connect(self.conv1, self.norm1, None, width)
         for stage, layer_name in enumerate(self.res_layers, start=1):

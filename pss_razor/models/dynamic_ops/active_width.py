@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 
@@ -13,5 +15,5 @@ def active_width(op: nn.Module, attribute: str, full: int) -> int:
         attribute: Key of its ``mutable_attrs``.
         full: The full network's channels, for a side that no mutable governs.
     """
-    mutables = op.mutable_attrs
+    mutables: Any = op.mutable_attrs
     return mutables[attribute].activated_channels if attribute in mutables else full

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +18,7 @@ from mmrazor.models.architectures.dynamic_ops import DynamicConv2d
 class SlicedConv2d(DynamicConv2d):
     """``DynamicConv2d`` that uses ``weight[:out_channels, :in_channels]``. Groups must be 1 or depthwise."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.groups != 1 and not self.is_depthwise:
             raise ValueError(
@@ -46,14 +48,14 @@ class SlicedConv2d(DynamicConv2d):
 
     def to_static_op(self) -> nn.Conv2d:
         """An ``nn.Conv2d`` of the active channels with weights of its own."""
-        weight, bias, padding = self.get_dynamic_params()
+        weight, bias, _ = self.get_dynamic_params()
         groups = weight.size(0) if self.is_depthwise else 1
         conv = nn.Conv2d(
             weight.size(1) * groups,
             weight.size(0),
             self.kernel_size,
             self.stride,
-            padding,
+            self.padding,
             self.dilation,
             groups,
             bias is not None,
@@ -62,6 +64,6 @@ class SlicedConv2d(DynamicConv2d):
         )
         with torch.no_grad():
             conv.weight.copy_(weight)
-            if bias is not None:
+            if bias is not None and conv.bias is not None:
                 conv.bias.copy_(bias)
         return conv

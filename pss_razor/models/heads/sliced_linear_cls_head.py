@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from pss_razor import compat
 from pss_razor.models.dynamic_ops import SlicedLinear
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
 from pss_razor.registry import MODELS
 
 from mmcls.models.heads import LinearClsHead
-from mmrazor.models.mutables import MutableChannelContainer, OneShotMutableChannelUnit
+from mmrazor.models.mutables import MutableChannelContainer
 
 
 @MODELS.register_module()
@@ -26,7 +27,7 @@ class SlicedLinearClsHead(LinearClsHead):
         kwargs.setdefault("loss", dict(type="mmcls.CrossEntropyLoss"))
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = SlicedLinear(in_channels, num_classes)
-        OneShotMutableChannelUnit._register_channel_container(self, PrefixChannelContainer)
+        compat.register_channel_container(self, PrefixChannelContainer)
 
     def connect_with_backbone(self, backbone_output_mutable: PrefixMutableChannel) -> None:
         """Let the input features follow the backbone's output channels."""

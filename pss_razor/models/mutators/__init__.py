@@ -1,5 +1,5 @@
 """Mutators: they read the search space of a supernet and switch its active subnet."""
 
-from pss_razor.models.mutators.pss_mutator import PSSMutator
+from pss_razor.models.mutators.subnet_mutator import SubnetMutator
 
-__all__ = ["PSSMutator"]
+__all__ = ["SubnetMutator"]

@@ -1,0 +1,1 @@
+"""What the baselines draw: US-Net, MutualNet, uniform sampling."""

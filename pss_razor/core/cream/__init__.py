@@ -1,0 +1,1 @@
+"""What Cream keeps and draws: its search space, the board of prioritized paths."""

@@ -1,0 +1,1 @@
+"""What Prioritized Subnet Sampling keeps and draws."""

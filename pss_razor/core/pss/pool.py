@@ -1,0 +1,182 @@
+"""Prioritized pools: for every target, the subnets that trained best so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pss_razor.core.errors import CheckpointError, ConfigError
+from pss_razor.core.sampling.score import Score, check_score
+from pss_razor.core.scalars import is_number
+from pss_razor.core.space.search_space import SearchSpace
+from pss_razor.core.space.subnet import Subnet
+
+
+@dataclass
+class PoolEntry:
+    """What a pool knows of one subnet.
+
+    Args:
+        subnet: The subnet.
+        score: Running average of minus its cross-entropy on training batches; higher is better.
+        resource: Its cost, in the unit of the pool's metric.
+        visits: How many batches the score saw.
+    """
+
+    subnet: Subnet
+    score: float
+    resource: float
+    visits: int = 1
+
+
+class PrioritizedPool:
+    """The best subnets of one target (PSS-Net, section 3).
+
+    Args:
+        capacity: Most entries it keeps.
+        score_momentum: Weight of the old score when a subnet is visited again.
+    """
+
+    def __init__(self, capacity: int, score_momentum: float = 0.9) -> None:
+        if capacity < 1:
+            raise ConfigError(f"pool_size = {capacity} must be at least 1")
+        self.capacity = capacity
+        self.score_momentum = score_momentum
+        self._up_to_date: dict[Subnet, PoolEntry] = {}
+        self._unread: list[tuple[Subnet, Score, float]] = []
+
+    @property
+    def _entries(self) -> dict[Subnet, PoolEntry]:
+        """The entries, after all updates."""
+        unread, self._unread = self._unread, []
+        for update in unread:
+            self._apply(*update)
+        return self._up_to_date
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[PoolEntry]:
+        return iter(self._entries.values())
+
+    def __contains__(self, subnet: object) -> bool:
+        return subnet in self._entries
+
+    def __getitem__(self, subnet: Subnet) -> PoolEntry:
+        return self._entries[subnet]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether draws may come from the pool instead of the search space."""
+        return len(self._entries) >= self.capacity
+
+    def update(self, subnet: Subnet, score: Score, resource: float) -> None:
+        """Insert a new subnet or average the score of a known one; above capacity the lowest score is dropped.
+
+        A score that is yet to be read is read when the pool is next looked at.
+
+        Raises:
+            TrainingDivergedError: The score is not finite; also raised where one that is not finite is read.
+        """
+        if not callable(score):
+            check_score(subnet, score)
+        self._unread.append((subnet, score, float(resource)))
+
+    def _apply(self, subnet: Subnet, unread: Score, resource: float) -> None:
+        score = float(unread() if callable(unread) else unread)  # numpy scalars are not JSON-able
+        check_score(subnet, score)
+        entry = self._up_to_date.get(subnet)
+        if entry is None:
+            self._up_to_date[subnet] = PoolEntry(subnet, score, resource)
+            if len(self._up_to_date) > self.capacity:
+                del self._up_to_date[min(self._up_to_date.values(), key=lambda e: e.score).subnet]
+        else:
+            entry.score = self.score_momentum * entry.score + (1 - self.score_momentum) * score
+            entry.visits += 1
+
+    def draw(self, temperature: float, generator: np.random.Generator) -> Subnet:
+        """Draw an entry with probabilities ``softmax(score / temperature)``."""
+        entries = list(self)
+        logits = np.array([entry.score for entry in entries]) / temperature
+        weights = np.exp(logits - logits.max())
+        return entries[generator.choice(len(entries), p=weights / weights.sum())].subnet
+
+    def best(self, count: int) -> list[PoolEntry]:
+        """The ``count`` entries of highest score, best first; fewer if the pool holds fewer."""
+        return sorted(self, key=lambda entry: -entry.score)[:count]
+
+    def to_records(self, space: SearchSpace) -> list[dict[str, Any]]:
+        """JSON-able entries in insertion order, which draws depend on."""
+        return [
+            {**space.to_record(e.subnet), "score": e.score, "resource": e.resource, "visits": e.visits} for e in self
+        ]
+
+    def load_records(self, space: SearchSpace, records: list[dict[str, Any]]) -> None:
+        """Replace the entries by those of :meth:`to_records`; above capacity the best stay."""
+        self._up_to_date, self._unread = {}, []
+        for record in records:
+            subnet = space.from_record(record)
+            if not (is_number(record["score"]) and is_number(record["resource"])):
+                raise ValueError(f"score {record['score']!r:.50} and resource {record['resource']!r:.50} of {subnet}")
+            self._up_to_date[subnet] = PoolEntry(
+                subnet, float(record["score"]), float(record["resource"]), int(record["visits"])
+            )
+        if len(self) > self.capacity:  # saved with a larger pool_size
+            kept = {entry.subnet for entry in self.best(self.capacity)}
+            self._up_to_date = {subnet: entry for subnet, entry in self._up_to_date.items() if subnet in kept}
+
+
+class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
+    """All pools of a supernet, by (metric, target).
+
+    Args:
+        capacities: (metric, target) -> most entries of that pool.
+        score_momentum: See :class:`PrioritizedPool`.
+    """
+
+    def __init__(self, capacities: Mapping[tuple[str, float], int], score_momentum: float = 0.9) -> None:
+        self._pools = {key: PrioritizedPool(capacity, score_momentum) for key, capacity in capacities.items()}
+
+    def __getitem__(self, key: tuple[str, float]) -> PrioritizedPool:
+        return self._pools[key]
+
+    def __iter__(self) -> Iterator[tuple[str, float]]:
+        return iter(self._pools)
+
+    def __len__(self) -> int:
+        return len(self._pools)
+
+    def state_dict(self, space: SearchSpace) -> dict[str, dict[str, list[dict[str, Any]]]]:
+        """JSON-able: metric -> target -> entries."""
+        state: dict[str, dict[str, list[dict[str, Any]]]] = {}
+        for (metric, target), pool in self.items():
+            state.setdefault(metric, {})[str(target)] = pool.to_records(space)
+        return state
+
+    def load_state_dict(self, space: SearchSpace, state: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> None:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            CheckpointError: The saved pools are for other metrics, targets, or another search space.
+        """
+        if not isinstance(state, Mapping) or not all(isinstance(pools, Mapping) for pools in state.values()):
+            raise CheckpointError("the pools of the checkpoint are not a table of metrics and targets")
+        saved = {(str(metric), str(target)) for metric, pools in state.items() for target in pools}
+        wanted = {(metric, str(target)) for metric, target in self}
+        if saved != wanted:
+            example = sorted(saved ^ wanted)[0]
+            where = "checkpoint, not in the config" if example in saved else "config, not in the checkpoint"
+            raise CheckpointError(
+                f"the pools of the checkpoint do not fit the config's constraints: {example[0]} = {example[1]} is in "
+                f"the {where} ({len(saved ^ wanted)} pools differ); use the config that the checkpoint was trained with"
+            )
+        for (metric, target), pool in self.items():
+            try:
+                pool.load_records(space, state[metric][str(target)])
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+                raise CheckpointError(
+                    f"the pool {metric} = {target} of the checkpoint is not of this search space: {error}"
+                ) from error

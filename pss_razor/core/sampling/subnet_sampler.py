@@ -1,0 +1,113 @@
+"""Which subnet is trained next, and which are evaluated in the end."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pss_razor.core.errors import CheckpointError
+from pss_razor.core.sampling.conditional_sampler import ConditionalSampler
+from pss_razor.core.sampling.score import Score
+from pss_razor.core.space.constraint import Constraint, check_metrics
+from pss_razor.core.space.cost import AdditiveCost
+from pss_razor.core.space.subnet import Subnet
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A subnet to train on the next batch, and the pool it was drawn for, if there are pools.
+
+    Args:
+        subnet: The subnet.
+        explored: Whether it is from the search space instead of a pool.
+        metric: Metric of the pool; None without pools.
+        target: Target of the pool.
+        resource: The subnet's cost in the metric's unit.
+    """
+
+    subnet: Subnet
+    explored: bool = True
+    metric: str | None = None
+    target: float | None = None
+    resource: float | None = None
+
+
+class SubnetSampler(ABC):
+    """Chooses the subnet of every training iteration, and the subnets to evaluate for every target.
+
+    The one thing in which the method and its baselines differ.
+
+    Args:
+        costs: Metric -> resource of every subnet.
+        constraints: The constraints, one for each metric.
+        seed: Seed of the draws; the same on all ranks.
+
+    Attributes:
+        costs: Metric -> resource of every subnet.
+        conditional_samplers: Metric -> the subnets of each of its targets.
+        space: The search space.
+        generator: Source of the draws.
+
+    Raises:
+        ConfigError: There is no constraint, or not one for each of distinct, known metrics.
+        UnreachableTargetError: A metric of which no target at all can be reached.
+    """
+
+    _state_keys: tuple[str, ...] = ("generator",)
+
+    def __init__(self, costs: Mapping[str, AdditiveCost], constraints: Sequence[Constraint], seed: int = 0) -> None:
+        check_metrics([constraint.metric for constraint in constraints], costs)
+        self.costs = costs
+        self.space = costs[constraints[0].metric].space
+        self.conditional_samplers = {c.metric: self._build_conditional_sampler(costs[c.metric], c) for c in constraints}
+        self.generator = np.random.default_rng(seed)
+
+    @property
+    def reachable_targets(self) -> list[tuple[str, float]]:
+        """The (metric, target) that at least one subnet belongs to, in the order of the constraints."""
+        return [(metric, target) for metric, s in self.conditional_samplers.items() for target in s.reachable_targets]
+
+    @abstractmethod
+    def _build_conditional_sampler(self, cost: AdditiveCost, constraint: Constraint) -> ConditionalSampler:
+        """The subnets of each target, among those that :meth:`draw` can return."""
+
+    @abstractmethod
+    def draw(self) -> Draw:
+        """Draw for the next iteration."""
+
+    @abstractmethod
+    def update(self, draw: Draw, score: Score) -> None:
+        """Learn how a drawn subnet did on its batch (minus the cross-entropy), now or when it matters next.
+
+        Raises:
+            TrainingDivergedError: The score, or an earlier one that is read now, is not finite.
+        """
+
+    @abstractmethod
+    def candidates(self, top_k: int) -> dict[tuple[str, float], list[tuple[Subnet, float | None]]]:
+        """What an evaluation tries: for each (metric, target) up to ``top_k`` distinct subnets, best guess first.
+
+        Leaves the draws as they are. The second of each pair is the subnet's score, None if it has none.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able state, from which the draws continue."""
+        return {"generator": self.generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what :meth:`state_dict` returned.
+
+        Raises:
+            CheckpointError: It is the state of another kind of sampler, search space, or of other constraints.
+        """
+        missing = [key for key in self._state_keys if key not in state]
+        if missing:
+            raise CheckpointError(f"the sampler's state misses {missing}; it holds {sorted(state)}")
+        try:
+            self.generator.bit_generator.state = state["generator"]
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise CheckpointError(f"the random state of the sampler is damaged: {error}") from error

@@ -1,0 +1,1 @@
+"""What can be chosen, and what a choice costs: subnets, search spaces, costs, constraints, widths."""

@@ -1,0 +1,1 @@
+"""A supernet's layers as a graph of costs, read off the built supernet."""

@@ -1,0 +1,1 @@
+"""Latency: tables of blocks, measuring and filling them."""

@@ -1,0 +1,71 @@
+"""What runs a network when its latency is measured."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pss_razor.core import ConfigError
+
+# From a module in evaluation mode and its input to a call that runs it.
+Prepare = Callable[[nn.Module, Tensor], Callable[[], Any]]
+
+BACKENDS = ("torch", "onnxruntime")
+
+
+def inference_backend(name: str, device: str, threads: int) -> Prepare:
+    """The backend of a name, checked for this machine.
+
+    Args:
+        name: One of :data:`BACKENDS`.
+        device: ``"cpu"`` or ``"cuda"``.
+        threads: CPU threads; sets torch's.
+
+    Raises:
+        ConfigError: The device or a package is not there.
+    """
+    if threads < 1:
+        raise ConfigError(f"threads = {threads} must be at least 1")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda: torch sees no GPU here; measure on the machine that has it")
+    torch.set_num_threads(threads)
+    if name == "torch":
+        return lambda module, images: lambda: module(images)
+    try:
+        import onnx  # noqa: F401 - torch's exporter needs it
+        import onnxruntime
+    except ImportError as error:
+        raise ConfigError(f"backend onnxruntime: {error}; pip install 'pss_razor[onnx]'") from None
+    provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
+    if provider not in onnxruntime.get_available_providers():
+        raise ConfigError(f"backend onnxruntime has no {provider} here; install onnxruntime-gpu or take --device cpu")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+
+    def prepare(module: nn.Module, images: Tensor) -> Callable[[], Any]:
+        session = onnxruntime.InferenceSession(_to_onnx(module, images), options, providers=[provider])
+        inputs = {"images": images.cpu().numpy()}
+        return lambda: session.run(None, inputs)
+
+    return prepare
+
+
+def _to_onnx(module: nn.Module, images: Tensor) -> bytes:
+    """By torch's old exporter: hundreds of blocks take seconds each with the new one, to the same operators."""
+    buffer = io.BytesIO()
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            torch.onnx.export(module, (images,), buffer, dynamo=False, opset_version=17, input_names=["images"])  # type: ignore[arg-type]
+        finally:
+            logger.setLevel(level)
+    return buffer.getvalue()

@@ -1,0 +1,84 @@
+"""Latency tables of spaces with too many block geometries to measure each: a subset, and what lies between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pss_razor.core import SearchSpace
+from pss_razor.estimators.graph.layer_spec import BlockGeometry, BlockSpec, CostGraph
+
+
+def choose_subset(graph: CostGraph, max_blocks: int) -> set[BlockGeometry]:
+    """The geometries to measure: all, or so few that :func:`fill_between` can find the others.
+
+    Of every size that a block depends on (area of its feature map, widths), each s-th value is taken and the last,
+    with the smallest s for which at most ``max_blocks`` geometries remain.
+
+    Args:
+        graph: The cost graph.
+        max_blocks: How many at most; fewer than the ends of all sizes give are never taken.
+    """
+    chosen: set[BlockGeometry] = set()
+    for every in range(1, max(graph.space.shape) + 1):
+        fewer = {geometry for block in graph.blocks for geometry in _thin(block, graph.space, every)}
+        if chosen and len(fewer) == len(chosen) and every > 1:
+            continue
+        chosen = fewer
+        if len(chosen) <= max_blocks:
+            break
+    return chosen
+
+
+def _thin(block: BlockSpec, space: SearchSpace, every: int) -> set[BlockGeometry]:
+    names, geometries = block.geometries(space)
+    kept = []
+    for axis, count in zip(coordinates(block, space), geometries.shape, strict=True):
+        if axis is None:
+            kept.append(np.arange(count))
+        else:
+            values = np.unique(axis)
+            kept.append(np.flatnonzero(np.isin(axis, np.append(values[::every], values[-1]))))
+    chosen = geometries[np.ix_(*kept)] if names else geometries
+    return {geometry for geometry in chosen.flat if geometry is not None}
+
+
+def coordinates(block: BlockSpec, space: SearchSpace) -> list[np.ndarray | None]:
+    """What latency is about linear in, along each axis of :meth:`BlockSpec.geometries`: area, or channels.
+
+    None for the choice of an op, where nothing lies between.
+    """
+    names, _ = block.geometries(space)
+    sizes = {
+        block.in_channels.dimension: block.in_channels.values,
+        block.out_channels.dimension: block.out_channels.values,
+    }
+    if block.in_size.dimension is not None:
+        sizes[block.in_size.dimension] = block.in_size.values**2
+    return [sizes.get(name) for name in names]
+
+
+def fill_between(values: np.ndarray, axes: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Fill what is missing between known values, linearly along one axis after the other; never beyond them.
+
+    Args:
+        values: Float array, NaN where unknown.
+        axes: Coordinates along each axis of ``values``, increasing, equal ones allowed; None for an axis along which
+            nothing is filled.
+
+    Returns:
+        A filled copy; NaN stays where no known values lie on both sides.
+    """
+    result = values.copy()
+    for number, axis in enumerate(axes):
+        if axis is None:
+            continue
+        lines = np.moveaxis(result, number, -1)
+        for index in np.ndindex(lines.shape[:-1]):
+            line = lines[index]
+            known = np.flatnonzero(~np.isnan(line))
+            if 0 < len(known) < len(line):
+                inside = np.isnan(line) & (axis >= axis[known[0]]) & (axis <= axis[known[-1]])
+                line[inside] = np.interp(axis[inside], axis[known], line[known])
+    return result

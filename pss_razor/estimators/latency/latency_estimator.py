@@ -1,0 +1,97 @@
+"""Latency of subnets from a table of measured blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pss_razor.core import AdditiveCost, ConfigError, CostTerm
+from pss_razor.estimators.graph.graph_estimator import GraphEstimator
+from pss_razor.estimators.graph.layer_spec import BlockGeometry, CostGraph
+from pss_razor.estimators.latency.interpolation import coordinates, fill_between
+from pss_razor.estimators.latency.latency_table import LatencyTable
+from pss_razor.registry import TASK_UTILS
+
+
+@TASK_UTILS.register_module()
+class LatencyEstimator(GraphEstimator):
+    """The latency of a subnet, in microseconds an image: the sum over its blocks of what a table says.
+
+    Args:
+        table: A latency table's file.
+        device: The device that the table must be of, ``"cpu"`` or ``"cuda"``.
+
+    Example:
+        ``estimators=dict(latency_cpu=dict(type='LatencyEstimator', table='tables/mbv2_cpu.json', device='cpu'))``
+
+    Raises:
+        ConfigError: The table is missing, malformed, or of another device.
+    """
+
+    unit = "us"
+
+    def __init__(self, table: str | Path, device: str) -> None:
+        super().__init__()
+        self.path = Path(table)
+        self.table = LatencyTable.load(self.path)
+        if self.table.device != device:
+            raise ConfigError(
+                f"latency table {self.path} is of the device {self.table.device!r}, the config asks for {device!r}"
+            )
+
+    def build_cost(self, graph: CostGraph) -> AdditiveCost:
+        """The latency of every subnet, in microseconds.
+
+        Raises:
+            ConfigError: The table lacks blocks of this search space.
+        """
+        try:
+            return latency_cost(self.table, graph)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from error
+
+
+def latency_cost(table: LatencyTable, graph: CostGraph) -> AdditiveCost:
+    """The latency of every subnet, in microseconds: the sum of its blocks, with the table's correction.
+
+    Raises:
+        ConfigError: The table lacks blocks of this search space.
+    """
+    missing: dict[BlockGeometry, None] = {}
+    factor, offset_us = table.correction
+    terms = [CostTerm((), np.array(offset_us))]
+    for names, geometries, values in _tabulate(table, graph):
+        missing |= dict.fromkeys(geometries[np.isnan(values)])
+        terms.append(CostTerm(names, factor * values))
+    if missing:
+        raise ConfigError(
+            f"the latency table lacks {len(missing)} blocks of this search space, the first is {next(iter(missing))}; "
+            "measure a table for this config (tools/latency/build_table.py), or take the config that the table is for"
+        )
+    return AdditiveCost(graph.space, terms)
+
+
+def block_latencies(table: LatencyTable, graph: CostGraph) -> dict[BlockGeometry, float]:
+    """The latency of every block of a search space, in microseconds, NaN where the table does not tell."""
+    return {
+        geometry: float(value)
+        for _, geometries, values in _tabulate(table, graph)
+        for geometry, value in zip(geometries.flat, values.flat, strict=True)
+        if geometry is not None
+    }
+
+
+def _tabulate(table: LatencyTable, graph: CostGraph) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
+    """Of each block: the search groups that govern it, its geometries, and their latencies.
+
+    NaN where a latency is unknown, 0 where the block does not run.
+    """
+    for block in graph.blocks:
+        names, geometries = block.geometries(graph.space)
+        known = [0.0 if g is None else table.latencies_us.get(g, np.nan) for g in geometries.flat]
+        values = np.array(known).reshape(geometries.shape)
+        if table.interpolate:
+            values = fill_between(values, coordinates(block, graph.space))
+        yield names, geometries, values

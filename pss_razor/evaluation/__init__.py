@@ -1,0 +1,7 @@
+"""BN calibration, the evaluation of many subnets in one pass, and its results."""
+
+from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
+from pss_razor.evaluation.bn_calibration import calibrate_bn, isolated_bn_statistics
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
+
+__all__ = ["PoolEvaluator", "calibrate_bn", "isolated_bn_statistics"]

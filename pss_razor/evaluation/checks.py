@@ -1,0 +1,94 @@
+"""What a runner must have for the method, checked before any long work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from pss_razor.core import ConfigError, DataError
+from pss_razor.models import PSS
+from pss_razor.registry import MODELS
+
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+
+def has_sampler_state(config: Config) -> bool:
+    """Whether a config trains pools, or a baseline of theirs: the state of a sampler is in its checkpoints."""
+    model = MODELS.get(config.model.get("type", ""))
+    return isinstance(model, type) and issubclass(model, PSS)
+
+
+def get_model(runner: Runner) -> nn.Module:
+    """The model of a runner, unwrapped."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def get_algorithm(runner: Runner) -> PSS:
+    """The PSS algorithm of a runner, unwrapped.
+
+    Raises:
+        ConfigError: The model is something else.
+    """
+    model = get_model(runner)
+    if not isinstance(model, PSS):
+        raise ConfigError(f"the model is a {type(model).__name__}; prioritized pools need model=dict(type='PSS', …)")
+    return model
+
+
+def check_dataloader(model: nn.Module, dataloader: DataLoader, name: str) -> None:
+    """Check that a data loader has batches, and as many classes as the head.
+
+    Args:
+        model: An algorithm, or a classifier.
+        dataloader: The data loader.
+        name: Its key in the config, for the error.
+
+    Raises:
+        DataError: It has not.
+    """
+    dataset: Any = dataloader.dataset
+    if len(dataloader) == 0:
+        raise DataError(
+            f"{name} yields no batch: the dataset has {len(dataset)} images, batch_size is {dataloader.batch_size} and "
+            f"drop_last is {dataloader.drop_last}; lower the batch size"
+        )
+    classes = getattr(dataset, "metainfo", {}).get("classes")
+    where = "model.architecture" if hasattr(model, "architecture") else "model.cfg"
+    classifier = getattr(model, "architecture", model)
+    num_classes = getattr(getattr(classifier, "head", None), "num_classes", None)
+    if classes is not None and num_classes is not None and len(classes) != num_classes:
+        raise DataError(
+            f"{name}: the dataset has {len(classes)} classes, the head {num_classes}; set "
+            f"{where}.head.num_classes={len(classes)}"
+        )
+
+
+def first_image(dataloader: DataLoader) -> Any:
+    """A batch of the first image of a dataset, without starting the loader's workers."""
+    return dataloader.collate_fn([dataloader.dataset[0]])
+
+
+def check_image_size(algorithm: PSS, images: Tensor, name: str) -> None:
+    """Check that a pipeline makes images of the size that the supernet expects, its largest resolution.
+
+    Args:
+        algorithm: The algorithm.
+        images: (N, C, H, W).
+        name: Key of the data loader in the config, for the error.
+
+    Raises:
+        ConfigError: They are of another size.
+    """
+    largest = algorithm.space.largest.get("resolution")
+    where = "the largest of model.architecture.resolutions" if largest is not None else "model.input_size"
+    expected = largest if largest is not None else algorithm.input_size
+    height, width = images.shape[-2:]
+    if expected is not None and (height, width) != (expected, expected):
+        raise ConfigError(
+            f"{name}: its pipeline makes images of {height} x {width} pixels, but {where} is {expected}; make them "
+            "equal: the supernet resizes a batch to smaller resolutions by itself"
+        )

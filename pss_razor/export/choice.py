@@ -1,0 +1,128 @@
+"""Which subnets are exported: the best of each pool, measured where it was evaluated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pss_razor.core import ConfigError, Criterion, Subnet, best_of_pools, selection_metrics
+from pss_razor.evaluation.one_pass import outside_test_loop
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
+
+PoolKey = tuple[str, float]
+Candidates = Mapping[PoolKey, Sequence[tuple[Subnet, float | None]]]
+Record = dict[str, Any]
+
+
+def choose_pools(texts: Sequence[str] | None, pools: Candidates) -> list[PoolKey]:
+    """The pools that a command line asks for.
+
+    Args:
+        texts: Such as ``["flops=100,200", "latency_cpu=20000"]``; None takes all pools that have entries.
+        pools: (metric, target) -> subnets, at least the best of each; see ``SubnetSampler.candidates``.
+
+    Returns:
+        Keys of pools with entries, in the order of ``pools``.
+
+    Raises:
+        ConfigError: A text is of another form, names a metric or target without a pool, or a pool without entries.
+    """
+    filled = [key for key, pool in pools.items() if len(pool)]
+    if not filled:
+        raise ConfigError("all pools of the checkpoint are empty; train longer, there is no subnet to export")
+    if texts is None:
+        return filled
+    wanted: set[PoolKey] = set()
+    for text in texts:
+        metric, _, values = text.partition("=")
+        targets = [target for name, target in pools if name == metric]
+        if not targets:
+            metrics = sorted({name for name, _ in pools})
+            raise ConfigError(f"--targets {text}: there are no pools of {metric!r}; the config has {metrics}")
+        for value in values.split(","):
+            try:
+                target = float(value)
+            except ValueError:
+                raise ConfigError(f"--targets {text}: {value!r} is no number; write {metric}={targets[0]}") from None
+            if target not in targets:
+                shown = ", ".join(map(str, targets))
+                raise ConfigError(f"--targets {text}: {metric} has no pool for {value}; its targets are {shown}")
+            if (metric, target) not in filled:
+                raise ConfigError(
+                    f"--targets {text}: the pool {metric} {value} is empty; train longer or choose another target"
+                )
+            wanted.add((metric, target))
+    return [key for key in filled if key in wanted]
+
+
+def choose_subnets(
+    evaluator: PoolEvaluator, pools: Collection[PoolKey], results: Sequence[Record], criterion: Criterion
+) -> list[Record]:
+    """The best subnet of each pool.
+
+    Args:
+        evaluator: With the pools.
+        pools: Keys of the pools, none of them empty.
+        results: Evaluated subnets, see :func:`~pss_razor.evaluation.results.read_results`. May lack pools, or all.
+        criterion: What decides among them.
+
+    Returns:
+        A record for each pool, in pool order: the best, with its ``metrics`` and ``selected_by="held-out images"`` or,
+        as in the paper, ``"test images"``; or, where none of the pool was evaluated, that of the highest score with
+        ``selected_by="score"``.
+    """
+    measured = [r for r in results if math.isfinite(criterion.quality(selection_metrics(r)))]
+    best = {(record["metric"], record["target"]): record for record in best_of_pools(measured, criterion)}
+    chosen = []
+    for record in evaluator.candidates(1):
+        key = record["metric"], record["target"]
+        if key not in pools:
+            continue
+        if key in best:
+            images = "held-out images" if "selection_metrics" in best[key] else "test images"
+            chosen.append({**best[key], "selected_by": images})
+        else:
+            chosen.append({**record, "selected_by": "score"})
+    # By the estimators of now: results may be of a config with fewer.
+    indices = evaluator.algorithm.space.encode([record["subnet"] for record in chosen])
+    costs = {metric: cost(indices) for metric, cost in evaluator.algorithm.costs.items()}
+    resources = [{metric: float(values[row]) for metric, values in costs.items()} for row in range(len(chosen))]
+    return [{**record, "resources": own} for record, own in zip(chosen, resources, strict=True)]
+
+
+def check_results(results: Sequence[Record], evaluator: PoolEvaluator, path: Path) -> None:
+    """Check that results are of the checkpoint whose pools the evaluator has.
+
+    Raises:
+        ConfigError: A subnet has no such score in its pool.
+    """
+    scored = [record for record in results if record["metric"] is not None and record["score"] is not None]
+    count = 1 + max((record["rank"] for record in scored), default=0)
+    pools = {key: dict(entries) for key, entries in evaluator.sampler.candidates(count).items()}
+    for record in scored:
+        key = record["metric"], record["target"]
+        if pools.get(key, {}).get(record["subnet"]) != record["score"]:
+            raise ConfigError(
+                f"results file {path} is of another checkpoint: it has a subnet of score {record['score']:.6g} in the "
+                f"pool {key[0]} {key[1]}, and the checkpoint has not; run tools/test.py on this one"
+            )
+
+
+def evaluate_pools(runner: Any, evaluator: PoolEvaluator, pools: Collection[PoolKey]) -> list[Record]:
+    """Evaluate as the test loop would, but only some pools, besides the largest and the smallest subnet.
+
+    Args:
+        runner: Its test loop says how many subnets of a pool, and on which images.
+        evaluator: Of this loop.
+        pools: Keys of the pools.
+
+    Returns:
+        The records, with ``metrics``.
+    """
+    loop = runner.test_loop
+    wanted = {*pools, (None, None)}
+    records = [record for record in evaluator.candidates(loop.top_k) if (record["metric"], record["target"]) in wanted]
+    with outside_test_loop(runner):
+        return loop.evaluate_records(evaluator, records)

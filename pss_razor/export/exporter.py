@@ -1,0 +1,364 @@
+"""Export the best subnet of each pool as a static network, in several formats."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from pss_razor.core import ConfigError, Criterion, ExportError
+from pss_razor.deploy import write_manifest
+from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
+from pss_razor.deploy.files import MANIFEST_FILE
+from pss_razor.evaluation.bn_calibration import set_bn_statistics
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator
+from pss_razor.export.formats import BUNDLE, FORMATS, Run, installed_versions
+from pss_razor.export.preprocessing import describe_preprocessing
+from pss_razor.export.record import ExportRecord
+from pss_razor.models.static_subnet import WithoutResize
+from pss_razor.static import StaticNet, trace_static
+
+BUNDLE_FILE = "bundle.safetensors"
+# Of the largest logit. The bundle runs the same operations as the static network.
+BUNDLE_MAX_PARITY_ERROR = FORMATS["torch"].max_parity_error
+# Networks -> the metrics of each.
+Measure = Callable[[Sequence[StaticNet]], list[dict[str, Any]]]
+# How an export's record calls the accuracies of its networks.
+_ACCURACY = "accuracy"
+# More would take time and show nothing else.
+_MAX_PARITY_IMAGES = 32
+
+
+def export_subnets(
+    evaluator: PoolEvaluator,
+    records: Sequence[dict[str, Any]],
+    dataloader: DataLoader,
+    directory: Path,
+    formats: Sequence[str] = ("torch",),
+    input_size: str = "own",
+    source: Mapping[str, Any] | None = None,
+    criterion: Criterion = Criterion(),  # noqa: B008 - frozen
+    measure: Measure | None = None,
+) -> list[dict[str, Any]]:
+    """Write static networks and their manifest.
+
+    All formats of a subnet have the same BN statistics, rounded by
+    :func:`~pss_razor.deploy.bundle.round_bn_statistics`. Files that an earlier run completed are kept.
+
+    Args:
+        evaluator: Calibrates BN; its algorithm has the trained weights.
+        records: The subnets, one for each pool, as :func:`~pss_razor.export.choice.choose_subnets` returns them.
+        dataloader: Validation images; each network, read back from its files, is compared with the supernet on some.
+        directory: Gets a folder for each subnet, ``bundle.safetensors``, and ``manifest.json`` last, when all are
+            complete.
+        formats: Of :data:`~pss_razor.export.formats.FORMATS`, and ``"bundle"``.
+        input_size: What ``.pt2`` and ONNX files take: images of the subnet's ``"own"`` resolution, or of the
+            ``"full"`` one of the validation images, which the graph resizes.
+        source: JSON-able; all that the weights and statistics follow from, see
+            :func:`~pss_razor.export.source.describe_source`. Files of an earlier run are kept if it is the
+            same; None keeps none.
+        criterion: The metric that manifest and bundle have as accuracy.
+        measure: Evaluates exported networks, of those records that have ``metrics``; None takes the supernet's.
+
+    Returns:
+        The manifest's entries.
+
+    Raises:
+        ConfigError: A bundle is wanted of subnets that were not evaluated.
+        ExportError: An exported network's logits differ from the supernet's by more than its format may.
+    """
+    check_bundle_accuracies(records, formats)
+    exporter = _Exporter(evaluator, dataloader, directory, formats, input_size, source, criterion, measure)
+    return exporter.export(records)
+
+
+def check_bundle_accuracies(records: Sequence[Mapping[str, Any]], formats: Sequence[str]) -> None:
+    """Check that subnets can go into a bundle, if one is wanted.
+
+    Raises:
+        ConfigError: One was not evaluated.
+    """
+    unmeasured = [record["name"] for record in records if "metrics" not in record]
+    if BUNDLE in formats and unmeasured:
+        raise ConfigError(
+            f"--formats bundle: {', '.join(unmeasured)} were not evaluated, and a bundle chooses among its subnets by "
+            "accuracy; leave --no-evaluate out, or give --results that have them"
+        )
+
+
+class _Exporter:
+    """The arguments of :func:`export_subnets`, and what belongs to them."""
+
+    def __init__(
+        self,
+        evaluator: PoolEvaluator,
+        dataloader: DataLoader,
+        directory: Path,
+        formats: Sequence[str],
+        input_size: str,
+        source: Mapping[str, Any] | None,
+        criterion: Criterion,
+        measure: Measure | None,
+    ) -> None:
+        self.evaluator = evaluator
+        self.algorithm = evaluator.algorithm
+        self.dataloader = dataloader
+        self.directory = directory
+        self.formats = [name for name in formats if name != BUNDLE]
+        self.has_bundle = BUNDLE in formats
+        self.input_size = input_size
+        self.source = source
+        self.criterion = criterion
+        self.measure = measure
+        self.preprocessing = describe_preprocessing(self.algorithm, dataloader)
+        self.images = torch.empty(0)
+
+    def export(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        done = {record["name"]: self._record_of(record) for record in records}
+        bundled = [[record["name"], self.algorithm.space.to_record(record["subnet"])] for record in records]
+        bundle_record = ExportRecord(self.directory, self.source and [self.source, self.preprocessing, bundled])
+        make_bundle = self.has_bundle and bundle_record.facts(BUNDLE, self._settings(BUNDLE)) is None
+        todo = {
+            name: [kind for kind in self.formats if record.facts(kind, self._settings(kind)) is None]
+            for name, record in done.items()
+        }
+        unmeasured = {
+            record["name"]
+            for record in records
+            if self.measure is not None
+            and "metrics" in record
+            and done[record["name"]].facts(_ACCURACY, self._settings(_ACCURACY)) is None
+        }
+        if make_bundle or unmeasured or any(todo.values()):
+            # Until all is complete again, the folder has no manifest that could be of other files.
+            (self.directory / MANIFEST_FILE).unlink(missing_ok=True)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with self.evaluator.isolated(), torch.no_grad():
+                self._make(records, done, todo, unmeasured, bundle_record if make_bundle else None)
+        entries = []
+        bundle_facts = bundle_record.facts(BUNDLE, self._settings(BUNDLE)) if self.has_bundle else None
+        for index, record in enumerate(records):
+            facts = {kind: done[record["name"]].facts(kind, self._settings(kind)) for kind in self.formats}
+            if bundle_facts is not None:
+                facts[BUNDLE] = bundle_facts["subnets"][index]
+            entries.append(self._entry(record, self._accuracy(record, done[record["name"]]), facts))
+        write_manifest(self.directory, self._manifest(entries))
+        return entries
+
+    def _make(
+        self,
+        records: Sequence[dict[str, Any]],
+        done: Mapping[str, ExportRecord],
+        todo: Mapping[str, Sequence[str]],
+        unmeasured: Collection[str],
+        bundle_record: ExportRecord | None,
+    ) -> None:
+        batch = next(iter(self.dataloader))
+        nets: dict[str, StaticNet] = {}
+        expected: dict[str, Tensor] = {}
+        rounding_errors: dict[str, float] = {}
+        count = sum(map(len, todo.values())) + len(unmeasured) + (1 if bundle_record is not None else 0)
+        with tqdm(total=count, desc="export", unit="step", leave=False) as progress:
+            for record in records:
+                name = record["name"]
+                if not todo[name] and name not in unmeasured and bundle_record is None:
+                    continue
+                progress.set_postfix_str(f"{name}: BN calibration")
+                statistics = self.evaluator.calibrate(record["subnet"])  # leaves the subnet active
+                rounded = [(round_bn_statistics(mean), round_bn_statistics(var)) for mean, var in statistics]
+                with _on_cpu(self.algorithm):
+                    self.images = self.algorithm.data_preprocessor(batch, False)["inputs"][:_MAX_PARITY_IMAGES]
+                    unrounded = self.algorithm(self.images, mode="tensor")
+                    set_bn_statistics(self.algorithm, rounded)
+                    logits = self.algorithm(self.images, mode="tensor")
+                    rounding_errors[name] = relative_error(logits, unrounded)
+                    net = trace_static(WithoutResize(self.algorithm.architecture), self._resolution(record))
+                    for kind in todo[name]:
+                        progress.set_postfix_str(f"{name}: {kind}")
+                        error = self._write(kind, net, self.directory / name, logits)
+                        facts = {"parity_error": error, "rounding_error": rounding_errors[name]}
+                        done[name].add(kind, FORMATS[kind].files.values(), facts, self._settings(kind))
+                        progress.update()
+                    if name in unmeasured or bundle_record is not None:
+                        nets[name] = _share_weights(net, WithoutResize(self.algorithm.architecture).state_dict())
+                        expected[name] = logits
+            if unmeasured:
+                progress.set_postfix_str("accuracies")
+                self._measure({name: net for name, net in nets.items() if name in unmeasured}, done)
+                progress.update(len(unmeasured))
+            if bundle_record is not None:
+                progress.set_postfix_str(BUNDLE)
+                subnets = [
+                    BundledSubnet(net=nets[r["name"]], **self._fields(r, self._accuracy(r, done[r["name"]])))
+                    for r in records
+                ]
+                errors = self._write_bundle(subnets, [expected[record["name"]] for record in records])
+                facts_of_subnets = [
+                    {"parity_error": error, "rounding_error": rounding_errors[record["name"]]}
+                    for error, record in zip(errors, records, strict=True)
+                ]
+                bundle_record.add(BUNDLE, [BUNDLE_FILE], {"subnets": facts_of_subnets}, self._settings(BUNDLE))
+                progress.update()
+
+    def _measure(self, nets: Mapping[str, StaticNet], done: Mapping[str, ExportRecord]) -> None:
+        """Note the metrics of networks as they are exported."""
+        assert self.measure is not None
+        for name, metrics in zip(nets, self.measure(list(nets.values())), strict=True):
+            done[name].add(_ACCURACY, [], {"accuracy": self.criterion.value(metrics)}, self._settings(_ACCURACY))
+
+    def _accuracy(self, record: Mapping[str, Any], done: ExportRecord) -> float | None:
+        """Of the exported network if it was measured, else of the subnet of the supernet; None if neither was."""
+        if "metrics" not in record:
+            return None
+        if self.measure is not None:
+            return done.facts(_ACCURACY, self._settings(_ACCURACY))["accuracy"]  # type: ignore[index]
+        return self.criterion.value(record["metrics"])
+
+    def _write(self, kind: str, net: StaticNet, folder: Path, expected: Tensor) -> float:
+        """Writes one format; returns its parity error."""
+        export_format = FORMATS[kind]
+        folder.mkdir(exist_ok=True)
+        inputs = self.images
+        if self.input_size == "own" and not export_format.resizes:
+            # As the supernet's input resizer does it.
+            inputs = F.interpolate(inputs, (net.resolution, net.resolution), mode="bilinear", align_corners=True)
+        example = inputs[:1].repeat(2, 1, 1, 1)
+        export_format.save(net, folder, example)
+        try:
+            return _check_parity(export_format.load(folder), inputs, expected, export_format.max_parity_error, folder)
+        except ExportError:
+            for file in export_format.files.values():
+                (folder / file).unlink()
+            raise
+
+    def _write_bundle(self, subnets: Sequence[BundledSubnet], expected: Sequence[Tensor]) -> list[float]:
+        """Writes the bundle; returns the parity error of each subnet."""
+        path = self.directory / BUNDLE_FILE
+        save_bundle(path, subnets, self.preprocessing)
+        try:
+            return [
+                _check_parity(subnet.net, self.images, logits, BUNDLE_MAX_PARITY_ERROR, f"{path}, {subnet.name}")
+                for subnet, logits in zip(load_bundle(path).subnets, expected, strict=True)
+            ]
+        except ExportError:
+            path.unlink()
+            raise
+
+    def _record_of(self, record: Mapping[str, Any]) -> ExportRecord:
+        subnet = self.algorithm.space.to_record(record["subnet"])
+        return ExportRecord(self.directory / record["name"], self.source and [self.source, subnet])
+
+    def _settings(self, kind: str) -> dict[str, Any]:
+        """What besides the network a format's files, or an accuracy, follow from."""
+        if kind == _ACCURACY:
+            return {"criterion": dataclasses.asdict(self.criterion), "versions": installed_versions(("torch",))}
+        if kind == BUNDLE:
+            return {"versions": installed_versions(("torch",))}
+        own_format = FORMATS[kind]
+        settings: dict[str, Any] = {} if own_format.resizes else {"input_size": self.input_size}
+        return {**settings, "versions": installed_versions(own_format.packages)}
+
+    def _resolution(self, record: Mapping[str, Any]) -> int:
+        return record["subnet"].get("resolution", self.algorithm.input_size)
+
+    def _fields(self, record: Mapping[str, Any], accuracy: float | None) -> dict[str, Any]:
+        """What manifest and bundle both say of a subnet."""
+        return {
+            "name": record["name"],
+            "metric": record["metric"],
+            "target": record["target"],
+            "resources": record["resources"],
+            "accuracy": accuracy,
+            "channels": {},
+            **self.algorithm.space.to_record(record["subnet"]),
+            "resolution": self._resolution(record),
+        }
+
+    def _entry(
+        self, record: Mapping[str, Any], accuracy: float | None, facts_of_formats: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """An entry of the manifest."""
+        files: dict[str, str] = {}
+        facts: dict[str, Any] = {}
+        for kind in self.formats:
+            files |= {key: f"{record['name']}/{file}" for key, file in FORMATS[kind].files.items()}
+            facts |= FORMATS[kind].facts or {}
+            if not FORMATS[kind].resizes:
+                facts[f"{kind}_input"] = self.input_size
+        if self.has_bundle:
+            files[BUNDLE] = BUNDLE_FILE
+        if accuracy is not None:
+            metrics = record["metrics"]
+            metric = self.criterion.resolve(metrics).metric
+            facts |= {"accuracy_metric": metric, "accuracy_rule": self.criterion.rule}
+            facts |= {"accuracy_of": "the supernet" if self.measure is None else "the export"}
+            facts |= {"supernet_accuracy": metrics[metric]}
+        parity_errors = {kind: own["parity_error"] for kind, own in facts_of_formats.items()}
+        return {
+            **self._fields(record, accuracy),
+            "resource": record["resources"][record["metric"]],
+            "selected_by": record["selected_by"],
+            "score": record["score"],
+            "files": files,
+            "parity_error": max(parity_errors.values()),
+            "parity_errors": parity_errors,
+            "rounding_error": max(own["rounding_error"] for own in facts_of_formats.values()),
+            **facts,
+        }
+
+    def _manifest(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "versions": installed_versions(("torch",)),
+            "source": dict(self.source or {}),
+            "preprocessing": self.preprocessing,
+            "subnets": entries,
+        }
+
+
+def relative_error(logits: Tensor, expected: Tensor) -> float:
+    """The largest difference of two logits, of the largest logit."""
+    return float((logits - expected).abs().max() / expected.abs().max())
+
+
+def _check_parity(run: Run, inputs: Tensor, expected: Tensor, limit: float, what: object) -> float:
+    """The largest difference from the supernet's logits, of the largest logit."""
+    error = relative_error(run(inputs), expected)
+    if not error <= limit:
+        raise ExportError(
+            f"{what}: its logits differ from the supernet's by {error:.3g} of the largest logit, more than {limit}; "
+            "please report the architecture"
+        )
+    return error
+
+
+@contextlib.contextmanager
+def _on_cpu(algorithm: nn.Module) -> Iterator[None]:
+    """The algorithm on the CPU, where exported networks are compared with it: a GPU rounds differently."""
+    device = next(algorithm.parameters()).device
+    algorithm.to("cpu")
+    try:
+        yield
+    finally:
+        algorithm.to(device)
+
+
+def _share_weights(net: StaticNet, supernet: Mapping[str, Tensor]) -> StaticNet:
+    """The network with views of the supernet's weights wherever they are equal, so that many fit into memory."""
+    tensors = dict(net.state_dict())
+    for name, own in net.named_parameters():  # not the BN statistics, which the next subnet overwrites
+        full = supernet[name.removeprefix("layers.")]
+        view = full[tuple(slice(size) for size in own.shape)].detach()
+        if torch.equal(view, own):
+            tensors[name] = view
+    return StaticNet.from_tensors(net.spec, tensors)

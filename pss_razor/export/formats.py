@@ -1,0 +1,109 @@
+"""The file formats of one exported subnet: written, and read back to be run."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pss_razor.core import ConfigError, atomic_write
+from pss_razor.deploy import load_subnet, save_subnet
+from pss_razor.export.onnx_export import INPUT_NAME, OPSET, check_onnx_packages, to_onnx
+from pss_razor.export.pt2_export import to_pt2
+from pss_razor.static import StaticNet
+from pss_razor.version import __version__
+
+BUNDLE = "bundle"
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """A format with a file, or several, for each subnet.
+
+    Args:
+        files: Kind -> file name, as the manifest lists them.
+        max_parity_error: Largest difference from the supernet's logits, of the largest logit. Static and dynamic
+            convolutions add up in different orders, and folding BN into a conv rounds its weights.
+        save: Writes the files of a network into a folder, with an example input (2, 3, H, W).
+        load: Reads them back; the result takes images of the example's size.
+        resizes: Whether the network takes images of any size, and not of the example's alone.
+        facts: What the manifest says of each subnet besides.
+        packages: What writes the files: those of another version are written anew.
+    """
+
+    files: dict[str, str]
+    max_parity_error: float
+    save: Callable[[StaticNet, Path, Tensor], object]
+    load: Callable[[Path], Run]
+    resizes: bool = False
+    facts: dict[str, Any] | None = None
+    packages: tuple[str, ...] = ("torch",)
+
+
+def _save_pt2(net: StaticNet, folder: Path, example: Tensor) -> None:
+    atomic_write(folder / "model.pt2", to_pt2(net, example))
+
+
+def _load_pt2(folder: Path) -> Run:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch's own affair
+        return torch.export.load(folder / "model.pt2").module()
+
+
+def _save_onnx(net: StaticNet, folder: Path, example: Tensor) -> None:
+    atomic_write(folder / "model.onnx", to_onnx(net, example))
+
+
+def _load_onnx(folder: Path) -> Run:
+    import onnxruntime  # an extra, checked before
+
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {INPUT_NAME: images.numpy()})[0])
+
+
+FORMATS = {
+    "torch": ExportFormat(
+        files={"spec": "model.json", "weights": "model.safetensors"},
+        max_parity_error=1e-5,
+        save=lambda net, folder, example: save_subnet(net, folder),
+        load=load_subnet,
+        resizes=True,
+    ),
+    "pt2": ExportFormat(files={"pt2": "model.pt2"}, max_parity_error=1e-5, save=_save_pt2, load=_load_pt2),
+    "onnx": ExportFormat(
+        files={"onnx": "model.onnx"},
+        max_parity_error=1e-4,
+        save=_save_onnx,
+        load=_load_onnx,
+        facts={"onnx_opset": OPSET},
+        packages=("torch", "onnx", "onnxscript"),
+    ),
+}
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of this package and others."""
+    return {"pss_razor": __version__, **{package: importlib.metadata.version(package) for package in packages}}
+
+
+def parse_formats(text: str) -> list[str]:
+    """Formats of a command line, such as ``torch,onnx,bundle``.
+
+    Raises:
+        ConfigError: One is unknown.
+        ExportError: The packages of one are not installed.
+    """
+    names = list(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in FORMATS and name != BUNDLE:
+            raise ConfigError(f"--formats {text}: unknown format {name!r}; choose from {[*FORMATS, BUNDLE]}")
+    if "onnx" in names:
+        check_onnx_packages()
+    return names

@@ -1,0 +1,83 @@
+"""From a static network, or a part of one, to ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pss_razor.core import ExportError
+from pss_razor.export.pt2_export import check_example
+
+OPSET = 20
+INPUT_NAME = "images"
+
+
+def check_onnx_packages(packages: Sequence[str] = ("onnx", "onnxscript", "onnxruntime")) -> None:
+    """Check that the packages of the extra ``pss_razor[onnx]`` are there.
+
+    Raises:
+        ExportError: One is not; names all that are missing.
+    """
+    missing = [package for package in packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise ExportError(f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pss_razor[onnx]'")
+
+
+def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> bytes:
+    """Convert a module to an ONNX file with a dynamic batch size, BN folded into the convs before it.
+
+    Args:
+        module: Without data-dependent code; a :class:`StaticNet`, say. In evaluation mode.
+        images: An example input, (N, …) with N of at least 2, which becomes the dynamic batch size.
+        output_name: Name of the output; the input is called ``images``.
+
+    Returns:
+        The file, of opset :data:`OPSET`, with its weights inside; ``onnx.checker`` has passed it.
+
+    Raises:
+        ExportError: The packages onnx and onnxscript are not installed, or the batch is too small.
+    """
+    check_example(images)
+    check_onnx_packages(["onnx", "onnxscript"])
+    import onnx
+
+    dynamo = logging.getLogger("torch.onnx")
+    level = dynamo.level
+    # The exporter tells every step on standard output.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        dynamo.setLevel(logging.ERROR)
+        try:
+            program = torch.onnx.export(
+                module,
+                (images,),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT_NAME],
+                output_names=[output_name],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                verbose=False,
+            )
+        finally:
+            dynamo.setLevel(level)
+    assert program is not None
+    model = program.model_proto
+    _remove_debugging(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString()
+
+
+def _remove_debugging(model: Any) -> None:
+    """Remove what the exporter notes for debugging, which has the paths of source files on this machine."""
+    graph = model.graph
+    for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""

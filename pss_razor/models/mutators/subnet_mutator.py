@@ -1,0 +1,150 @@
+"""The mutator between a supernet's mutables and the method's subnets."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from pss_razor.core import ConfigError, Dimension, SearchSpace, Subnet
+from pss_razor.registry import MODELS
+
+from mmrazor.models.architectures.dynamic_ops import DynamicInputResizer
+from mmrazor.models.mutators import NasMutator
+
+
+@MODELS.register_module(name=["SubnetMutator", "PSSMutator"])  # the second is its name in configs of 0.1
+class SubnetMutator(NasMutator):
+    """``NasMutator`` with named search groups, a :class:`~pss_razor.core.SearchSpace` and quick switching.
+
+    Any MMRazor search group is a dimension: a channel unit, a value (the input resolution among them), a one-shot op.
+    A group is named after the ``alias`` of its mutable, where it has one; an op without one after its place in the
+    supernet, as MMRazor's subnet files name it.
+
+    Example:
+        ``mutator=dict(type='SubnetMutator')``
+
+    Attributes:
+        space: The search space, in the order of the groups.
+        generator: Of :meth:`sample_choices`, the same on all ranks; None draws as MMRazor does, from numpy's global
+            generator.
+    """
+
+    space: SearchSpace
+    generator: np.random.Generator | None = None
+    _search_groups: dict[str, list[Any]]
+
+    def prepare_from_supernet(self, supernet: nn.Module) -> None:
+        """Find the search groups of ``supernet`` and activate the largest subnet.
+
+        Raises:
+            ConfigError: The supernet has nothing to search, or two groups of one name.
+        """
+        super().prepare_from_supernet(supernet)
+        resizers = [module for module in supernet.modules() if isinstance(module, DynamicInputResizer)]
+        resolutions = {id(r.mutable_attrs["shape"]) for r in resizers if "shape" in r.mutable_attrs}
+        places = {id(module): place for place, module in supernet.named_modules()}
+        groups: dict[str, list[Any]] = {}
+        dimensions = []
+        for default_name, members in self._search_groups.items():
+            # A channel unit is bookkeeping around its mutable channel; switching addresses the mutable itself.
+            mutables = [getattr(member, "mutable_channel", member) for member in members]
+            place = places.get(id(mutables[0])) if getattr(mutables[0], "mutable_prefix", None) == "module" else None
+            name = mutables[0].alias or place or default_name
+            if name in groups:
+                raise ConfigError(f"two search groups are called {name!r}; give their mutables different aliases")
+            groups[name] = mutables
+            dimensions.append(_dimension(name, mutables[0], is_resolution=id(mutables[0]) in resolutions))
+        if not groups:
+            raise ConfigError(
+                f"{type(supernet).__name__} has nothing to search: build it from dynamic ops with mutables"
+            )
+        self._search_groups = groups
+        self.space = SearchSpace(dimensions)
+        # The setter of each mutable itself: a way round nn.Module's setattr, which takes most of the time to switch.
+        self._switches = [
+            (name, frozenset(self.space.dimensions[self.space.position(name)].values), mutable, setter)
+            for name, mutables in groups.items()
+            for mutable in mutables
+            for setter in [type(mutable).current_choice.fset]
+        ]
+        self._active: Subnet | None = None
+        self.activate(self.space.largest)
+
+    def order_choices(self, choices: Mapping[str, Sequence[Any]]) -> None:
+        """Say which choices are smaller, where MMRazor's have no order; activates the largest subnet.
+
+        Args:
+            choices: Search-group name -> all its choices, the smallest subnet's first.
+        """
+        dimensions = list(self.space.dimensions)
+        for name, values in choices.items():
+            column = self.space.position(name)
+            before = dimensions[column]
+            assert set(values) == set(before.values) and before.probabilities is not None, name
+            probabilities = tuple(before.probabilities[before.index(value)] for value in values)
+            dimensions[column] = Dimension(name, before.kind, tuple(values), probabilities)
+        self.space = SearchSpace(dimensions)
+        self.activate(self.space.largest)
+
+    @property
+    def active_subnet(self) -> Subnet:
+        """The subnet that a forward pass runs now."""
+        assert self._active is not None, "prepare_from_supernet has not been called"
+        return self._active
+
+    def activate(self, subnet: Subnet) -> None:
+        """Switch the supernet to ``subnet``.
+
+        Raises:
+            ConfigError: The subnet is not in the search space; the supernet stays as it was.
+        """
+        if subnet is self._active:
+            return
+        if len(subnet) != len(self.space) or not all(subnet.get(name) in values for name, values, *_ in self._switches):
+            self.space.encode([subnet])  # says what is wrong
+        for name, _, mutable, set_choice in self._switches:
+            set_choice(mutable, subnet[name])
+        self._active = subnet
+
+    @contextlib.contextmanager
+    def active(self, subnet: Subnet) -> Iterator[None]:
+        """Run the body with ``subnet`` active, then return to the subnet before."""
+        before = self.active_subnet
+        self.activate(subnet)
+        try:
+            yield
+        finally:
+            self.activate(before)
+
+    def set_choices(self, choices: Mapping[str, Any]) -> None:
+        """MMRazor's name of :meth:`activate`, for a plain dict of choices."""
+        self.activate(Subnet(choices))
+
+    def set_max_choices(self) -> None:
+        """MMRazor's name for activating the largest subnet."""
+        self.activate(self.space.largest)
+
+    def set_min_choices(self) -> None:
+        """MMRazor's name for activating the smallest subnet."""
+        self.activate(self.space.smallest)
+
+    def sample_choices(self, kind: str = "random") -> dict[str, Any]:
+        """Choices as plain Python values; MMRazor's are numpy scalars for ops, whose ``repr`` breaks its candidates."""
+        if kind == "random" and self.generator is not None:
+            return {
+                d.name: d.values[self.generator.choice(len(d.values), p=d.probabilities)] for d in self.space.dimensions
+            }
+        choices = super().sample_choices(kind)
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in choices.items()}
+
+
+def _dimension(name: str, mutable: Any, is_resolution: bool) -> Dimension:
+    """The dimension of one mutable; a mutable without ``probabilities`` is uniform over its choices."""
+    if hasattr(mutable, "candidate_choices"):
+        return Dimension(name, "channels", tuple(mutable.candidate_choices), getattr(mutable, "probabilities", None))
+    kind = "resolution" if is_resolution else "op" if mutable.mutable_prefix == "module" else "value"
+    return Dimension(name, kind, tuple(mutable.choices))

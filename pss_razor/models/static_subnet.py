@@ -1,0 +1,50 @@
+"""A subnet of a supernet as a network of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pss_razor.core import ConfigError, Subnet
+from pss_razor.models import SubnetMutator
+from pss_razor.static import StaticNet, trace_static
+
+
+class WithoutResize(nn.Module):
+    """The classifier after its input resizer: a static network resizes by itself what is not its resolution."""
+
+    def __init__(self, architecture: Any) -> None:
+        super().__init__()
+        self.backbone: nn.Module = architecture.backbone
+        self.neck: nn.Module = architecture.neck if architecture.neck is not None else nn.Identity()
+        self.head: nn.Module = architecture.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, 3, H, W)."""
+        return self.head(self.neck(self.backbone(images)))
+
+
+def static_subnet(
+    supernet: nn.Module, mutator: SubnetMutator, subnet: Subnet, device: str, batch: int, input_size: int | None
+) -> tuple[StaticNet, Tensor]:
+    """A subnet with the supernet's weights, without the input resizer.
+
+    Args:
+        supernet: The supernet, a classifier.
+        mutator: Its mutator.
+        subnet: The subnet.
+        device: Where to put it.
+        batch: Images N.
+        input_size: Side of the images where the resolution is not searched.
+
+    Returns:
+        The network and random images (N, 3, H, W) of its resolution.
+    """
+    size = subnet.get("resolution", input_size)
+    if size is None:
+        raise ConfigError("the supernet has no resolutions to search; set model.input_size to the side of its images")
+    with mutator.active(subnet):
+        net = trace_static(WithoutResize(supernet), size).to(device)
+    return net, torch.randn(batch, 3, size, size, device=device)

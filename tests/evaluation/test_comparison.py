@@ -1,0 +1,151 @@
+"""Figures of a comparison against hand-made results."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from pss_razor.core import ConfigError
+from pss_razor.evaluation.comparison import (
+    check_comparable,
+    format_comparison,
+    name_methods,
+    summarise,
+    write_comparison,
+)
+
+from mmengine.config import Config
+
+
+def result(name, accuracy, metric=None, target=None, resource=1.0):
+    return {
+        "name": name,
+        "metric": metric,
+        "target": target,
+        "resources": {"flops": resource, "params": 9.0},
+        "metrics": {"accuracy/top1": accuracy, "accuracy/top5": 100.0},
+    }
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two methods with two seeds; ``b`` reaches 3 only, and with one seed nothing of params."""
+    contents = {
+        ("a", 0): [(2, 90.0, 2.1), (2, 92.0, 1.9), (3, 95.0, 3.0), (10, 80.0, 10.0)],
+        ("a", 7): [(2, 94.0, 2.0), (3, 96.0, 3.1), (10, 81.0, 10.0)],
+        ("b", 0): [(3, 91.0, 2.9)],
+        ("b", 7): [(3, 93.0, 3.0), (10, 60.0, 10.2)],
+    }
+    paths = {}
+    for (method, seed), rows in contents.items():
+        subnets = [result("largest", 98.0 + seed / 10), result("smallest", 70.0)]
+        subnets += [result(f"flops_{t}", accuracy, "flops", t, resource) for t, accuracy, resource in rows]
+        path = tmp_path / f"{method}_{seed}.json"
+        units = {"flops": "MFLOPs", "params": "M params"}
+        path.write_text(json.dumps({"format": 1, "units": units, "subnets": subnets}))
+        paths.setdefault(method, {})[seed] = path
+    return paths
+
+
+def test_means_and_standard_errors(runs):
+    summary = summarise(runs)
+    assert summary["accuracy"] == "accuracy/top1" and summary["common_targets"] == ["flops_3"]
+    assert summary["targets"] == [["flops", 2], ["flops", 3], ["flops", 10]]  # by number
+    a, b = summary["methods"]["a"], summary["methods"]["b"]
+    # the better of a pool's two, and its own resource
+    assert a["flops_2"] == {
+        "mean": 93.0,
+        "standard_error": pytest.approx(math.sqrt(((92 - 93) ** 2 + (94 - 93) ** 2) / 1 / 2)),
+        "values": {"0": 92.0, "7": 94.0},
+        "resources": {"0": 1.9, "7": 2.0},
+    }
+    assert "flops_2" not in b and b["flops_3"]["mean"] == 92.0
+    assert b["flops_10"]["values"] == {"7": 60.0} and b["flops_10"]["standard_error"] is None
+    assert a["largest"]["mean"] == pytest.approx(98.35) and a["smallest"]["standard_error"] == 0
+    assert a["mean over targets"]["values"] == {"0": 89.0, "7": pytest.approx(271 / 3)}
+    assert a["mean over common targets"]["values"] == {"0": 95.0, "7": 96.0}
+    assert b["mean over common targets"]["mean"] == 92.0
+
+
+def test_table(runs):
+    lines = format_comparison(summarise(runs)).splitlines()
+    assert lines == [
+        "| target | a | b |",
+        "| --- | --- | --- |",
+        "| 2 MFLOPs (flops) | 93.00 ± 1.00 | - |",
+        "| 3 MFLOPs (flops) | 95.50 ± 0.50 | 92.00 ± 1.00 |",
+        "| 10 MFLOPs (flops) | 80.50 ± 0.50 | 60.00 (1 of 2 seeds) |",
+        "| largest | 98.35 ± 0.35 | 98.35 ± 0.35 |",
+        "| smallest | 70.00 ± 0.00 | 70.00 ± 0.00 |",
+        "| mean over the method's own targets | 89.67 ± 0.67 | 83.75 ± 7.25 |",
+        "| mean over the 1 targets that all methods reach | 95.50 ± 0.50 | 92.00 ± 1.00 |",
+    ]
+
+
+def test_files(runs, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "pss_razor.evaluation.comparison.draw_method_comparison", lambda *args: drawn.append(args) or b"\x89PNG"
+    )
+    summary = summarise({name: {0: seeds[0]} for name, seeds in runs.items()})
+    written = write_comparison(summary, tmp_path, "a heading")
+    assert [path.name for path in written] == ["comparison.json", "comparison.md", "comparison.png"]
+    assert json.loads(written[0].read_text()) == summary
+    assert written[1].read_text().startswith("a heading\n\n| target | a | b |\n")
+    ((curves, units, accuracy),) = drawn
+    assert curves == {"flops": {"a": [(1.9, 92.0, 0.0), (3.0, 95.0, 0.0), (10.0, 80.0, 0.0)], "b": [(2.9, 91.0, 0.0)]}}
+    assert units["flops"] == "MFLOPs" and accuracy == "accuracy/top1"
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["c/pss_mbv2_flops.py", "d/usnet_mbv2_flops.py"], ["pss", "usnet"]),
+        (["pss_mbv2_flops.py", "pss_mbv2_cpu.py"], ["pss_mbv2_flops", "pss_mbv2_cpu"]),
+        (["pss_a.py"], ["pss_a"]),
+        (["a.py", "b_a.py"], ["a", "b_a"]),
+    ],
+)
+def test_names(files, names):
+    assert name_methods(files) == names
+
+
+def test_names_twice():
+    with pytest.raises(ConfigError, match="two configs are called 'a'"):
+        name_methods(["x/a.py", "y/a.py"])
+
+
+CONFIG = dict(
+    model=dict(constraints=[dict(metric="flops", first=2, last=6)], architecture=dict(resolutions=[16, 32])),
+    train_dataloader=dict(batch_size=64, dataset=dict(type="Digits")),
+    train_cfg=dict(max_epochs=24),
+    custom_hooks=[dict(type="PrioritizedPoolSamplerHook")],
+)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("model.constraints", [dict(metric="flops", first=2, last=5)], ["model.constraints.0.last is 6", "5 in the"]),
+        ("train_dataloader.dataset.type", "ImageFolder", ["train_dataloader.dataset.type is 'Digits'", "ImageFolder"]),
+        ("train_cfg.max_epochs", 12, ["train_cfg.max_epochs is 24", "12"]),
+        ("test_cfg", dict(top_k=3), ["test_cfg is None"]),
+    ],
+)
+def test_configs_that_cannot_be_compared(key, value, words):
+    other = Config(CONFIG)
+    other.merge_from_dict({key: value})
+    if isinstance(value, list):
+        other.model.constraints = value
+    with pytest.raises(ConfigError, match="a and b cannot be compared") as error:
+        check_comparable({"a": Config(CONFIG), "b": other})
+    assert all(word in str(error.value) for word in words)
+
+
+def test_samplers_and_resolutions_may_differ():
+    other = Config(CONFIG)
+    other.model.architecture.resolutions = [32]
+    other.custom_hooks = [dict(type="BaselineSamplerHook", method="usnet")]
+    check_comparable({"a": Config(CONFIG), "b": other})
