@@ -223,3 +223,8 @@ def register_channel_container(module: Any, container: type) -> None:
 def candidates_of(op: Any) -> Any:
     """The ops among which a one-shot op chooses, by name."""
     return op._candidates
+
+
+def normalizes(data_preprocessor: Any) -> bool:
+    """Whether a data preprocessor subtracts a mean and divides by a standard deviation."""
+    return bool(getattr(data_preprocessor, "_enable_normalize", False))

@@ -170,7 +170,7 @@ class RehearsalObserver(Hook):
         self.moment("test done")
         self.record["peak_of_gathering_mib"] = peak_mib()
         results = runner.test_loop.results
-        self.record["subnets"] = len({record["subnet"] for record in results})
+        self.record["subnets"] = len({own.subnet for own in results})
 
     def write(self) -> None:
         """Write the record."""

@@ -94,7 +94,7 @@ def main() -> None:
             criterion,
             lambda networks: measure_networks(runner, evaluator, networks),
         )
-        if measured := [record for record in chosen if "metrics" in record]:
+        if measured := [own for own in chosen if own.metrics is not None]:
             print(format_table(measured, runner.model.estimators))
             differences = [abs(e["accuracy"] - e["supernet_accuracy"]) for e in entries if e["accuracy"] is not None]
             print(
@@ -115,9 +115,9 @@ def evaluate_once(runner, evaluator, pools, source, out_dir):
     path = out_dir / f"evaluation_{hashlib.sha256(settings.encode()).hexdigest()[:12]}" / "pool_results.json"
     if path.is_file():
         return read_results(path, runner.model.space)
-    records = evaluate_pools(runner, evaluator, pools)
-    write_results(runner.test_loop, records, path)
-    return records
+    evaluated = evaluate_pools(runner, evaluator, pools)
+    write_results(runner.test_loop, evaluated, path)
+    return evaluated
 
 
 if __name__ == "__main__":

@@ -60,13 +60,12 @@ def read_curves(argument: str) -> list:
             )
         backbone = known[document["model"]]
     criterion = read_criterion(document)
-    best = [record for record in best_of_pools(document["subnets"], criterion) if record["metric"] in PANELS]
+    best = [own for own in best_of_pools(document["subnets"], criterion) if own.metric in PANELS]
     if not best:
         raise ConfigError(f"results file {file} has no pools of {list(PANELS)}: there is no panel for it")
     points: dict[str, list] = {}
-    for record in best:
-        accuracy = record["metrics"][criterion.metric]
-        points.setdefault(record["metric"], []).append((record["resources"][record["metric"]], accuracy))
+    for own in best:
+        points.setdefault(own.metric, []).append((own.resources[own.metric], own.measured[criterion.metric]))
     dataset = describe_other_data(document)
     return [
         Curve(backbone, metric, label, document["units"][metric], tuple(values), dataset=dataset)

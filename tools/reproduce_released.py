@@ -152,10 +152,9 @@ def list_subnets(config) -> dict:
     runner.load_or_resume()
     (sampler,) = (hook.sampler for hook in runner.hooks if isinstance(hook, SubnetSamplerHook))
     algorithm = runner.model
-    records = list_candidates(algorithm, sampler, 1)
     return {
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
-        "subnets": [{**record, **algorithm.space.to_record(record["subnet"])} for record in records],
+        "subnets": list_candidates(algorithm, sampler, 1),
     }
 
 
@@ -197,7 +196,7 @@ def main() -> None:
             print(*import_checkpoint(source, config, config.load_from), sep="\n")
         if args.resources_only:
             document = list_subnets(config)
-            records, accuracy = document["subnets"], None
+            subnets, accuracy = document["subnets"], None
         else:
             if results.is_file():
                 print(f"results of an earlier run: {results}")
@@ -206,13 +205,13 @@ def main() -> None:
                 build_runner(config).test()
             document = read_document(results)
             criterion = read_criterion(document)
-            records, accuracy = best_of_pools(document["subnets"], criterion), criterion.metric
+            subnets, accuracy = best_of_pools(document["subnets"], criterion), criterion.metric
 
         supernet = args.model.upper()
         published = {curve.metric: curve for curve in published_results(supernet)}
         units = document["units"]
         texts = [
-            format_reproductions(metric, find_nearest(curve, records, units, accuracy))
+            format_reproductions(metric, find_nearest(curve, subnets, units, accuracy))
             for metric, curve in published.items()
         ]
         print("", f"{supernet}: published, and the nearest subnet of {args.checkpoint}", sep="\n")
@@ -223,7 +222,7 @@ def main() -> None:
         if dataset is not None:
             print(f"accuracies here are of {dataset}; the published ones are of ImageNet")
         curves = [curve for curve in published_curves() if curve.label == supernet]
-        own = [make_curve(records, units, metric, accuracy, curve, dataset) for metric, curve in published.items()]
+        own = [make_curve(subnets, units, metric, accuracy, curve, dataset) for metric, curve in published.items()]
         picture = folder / "reproduction.png"
         atomic_write(picture, draw_main_result([*curves, *own], compact=True))
         print(f"picture: {picture}")

@@ -20,7 +20,7 @@ from pss_razor.core.cream.cream_space import (
 )
 from pss_razor.core.cream.path_board import BoardEntry, PathBoard
 from pss_razor.core.cream.path_sampler import PATH_SAMPLINGS, PathSampler
-from pss_razor.core.criterion import RULES, Criterion, best_of_pools, selection_metrics
+from pss_razor.core.criterion import RULES, Criterion, best_of_pools
 from pss_razor.core.errors import (
     CheckpointError,
     ConfigError,
@@ -30,6 +30,7 @@ from pss_razor.core.errors import (
     TrainingDivergedError,
     UnreachableTargetError,
 )
+from pss_razor.core.evaluated_subnet import EvaluatedSubnet
 from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
 from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
@@ -69,6 +70,7 @@ __all__ = [
     "Dimension",
     "Draw",
     "EnumeratedSampler",
+    "EvaluatedSubnet",
     "ExportError",
     "ListSampler",
     "MutualNetSubnetSampler",
@@ -101,7 +103,6 @@ __all__ = [
     "make_divisible",
     "parse_json",
     "released_model",
-    "selection_metrics",
     "shared_multiplier_subnets",
     "width_choices",
 ]

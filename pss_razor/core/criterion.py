@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pss_razor.core.errors import ConfigError
+from pss_razor.core.evaluated_subnet import EvaluatedSubnet
 from pss_razor.core.scalars import is_scalar
 
 RULES = ("greater", "less")
@@ -50,43 +51,40 @@ class Criterion:
             )
         return self
 
+    @property
+    def name(self) -> str:
+        """The metric's name, of a resolved criterion."""
+        assert self.metric is not None, "resolve() comes first"
+        return self.metric
+
     def value(self, metrics: Mapping[str, Any]) -> float:
         """The metric that decides, of one evaluation.
 
         Raises:
             ConfigError: See :meth:`resolve`.
         """
-        name = self.resolve(metrics).metric
-        assert name is not None
-        return metrics[name]
+        return metrics[self.resolve(metrics).name]
 
     def quality(self, metrics: Mapping[str, Any]) -> float:
         """The metric, such that more is better; minus infinity where it is missing or not finite."""
-        assert self.metric is not None, "resolve() comes first"
-        value = metrics.get(self.metric)
+        value = metrics.get(self.name)
         if value is None or not math.isfinite(value):
             return -math.inf
         return float(value) if self.rule == "greater" else -float(value)
 
 
-def selection_metrics(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The metrics of an evaluated subnet by which it is chosen: those on images for that, where there are any."""
-    return record.get("selection_metrics", record["metrics"])
-
-
-def best_of_pools(records: Sequence[dict[str, Any]], criterion: Criterion) -> list[dict[str, Any]]:
+def best_of_pools(subnets: Sequence[EvaluatedSubnet], criterion: Criterion) -> list[EvaluatedSubnet]:
     """The largest and the smallest subnet, and of every pool the best by the criterion, in pool order.
 
     Of equal ones the first stays, which is the pool's own order.
 
     Args:
-        records: Of evaluated subnets, with ``name`` and ``metrics``.
+        subnets: Evaluated.
         criterion: What decides, resolved.
     """
-    best: dict[str, dict[str, Any]] = {}
-    for record in records:
-        quality = criterion.quality(selection_metrics(record))
-        name = record["name"]
-        if name not in best or quality > criterion.quality(selection_metrics(best[name])):
-            best[name] = record
+    best: dict[str, EvaluatedSubnet] = {}
+    for subnet in subnets:
+        quality = criterion.quality(subnet.deciding_metrics)
+        if subnet.name not in best or quality > criterion.quality(best[subnet.name].deciding_metrics):
+            best[subnet.name] = subnet
     return list(best.values())

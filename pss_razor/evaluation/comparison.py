@@ -89,14 +89,14 @@ def summarise(runs: Mapping[str, Mapping[int, Path]]) -> dict[str, Any]:
     }
     document = next(iter(next(iter(documents.values())).values()))
     criterion = read_criterion(document)
-    accuracy = criterion.metric
+    accuracy = criterion.name
     best = {
-        method: {seed: {r["name"]: r for r in best_of_pools(d["subnets"], criterion)} for seed, d in by_seed.items()}
+        method: {seed: {own.name: own for own in best_of_pools(d["subnets"], criterion)} for seed, d in by_seed.items()}
         for method, by_seed in documents.items()
     }
     every_run = [records for by_seed in best.values() for records in by_seed.values()]
-    found = {(r["metric"], r["target"]) for records in every_run for r in records.values() if r["metric"] is not None}
-    metrics = list(dict.fromkeys(r["metric"] for records in every_run for r in records.values()))
+    found = {own.pool for records in every_run for own in records.values() if own.pool is not None}
+    metrics = list(dict.fromkeys(own.metric for records in every_run for own in records.values()))
     targets = sorted(found, key=lambda key: (metrics.index(key[0]), key[1]))
     names = {target: f"{target[0]}_{target[1]}" for target in targets}
     common = [name for name in names.values() if all(name in records for records in every_run)]
@@ -107,15 +107,18 @@ def summarise(runs: Mapping[str, Mapping[int, Path]]) -> dict[str, Any]:
         for target, name in [*names.items(), ((None, None), "largest"), ((None, None), "smallest")]:
             records = {seed: run[name] for seed, run in by_seed.items() if name in run}
             if records:
-                rows[name] = _row({seed: r["metrics"][accuracy] for seed, r in records.items()})
+                rows[name] = _row({seed: own.measured[accuracy] for seed, own in records.items()})
                 if target[0] is not None:
-                    rows[name]["resources"] = {str(s): r["resources"][target[0]] for s, r in records.items()}
-        own = {seed: [r["metrics"][accuracy] for r in run.values() if r["metric"]] for seed, run in by_seed.items()}
-        if all(own.values()):
-            rows[POOLS_MEAN] = _row({seed: statistics.fmean(values) for seed, values in own.items()})
+                    rows[name]["resources"] = {str(s): own.resources[target[0]] for s, own in records.items()}
+        of_pools = {
+            seed: [own.measured[accuracy] for own in run.values() if own.pool is not None]
+            for seed, run in by_seed.items()
+        }
+        if all(of_pools.values()):
+            rows[POOLS_MEAN] = _row({seed: statistics.fmean(values) for seed, values in of_pools.items()})
         if common:
             rows[COMMON_MEAN] = _row(
-                {s: statistics.fmean(run[n]["metrics"][accuracy] for n in common) for s, run in by_seed.items()}
+                {s: statistics.fmean(run[n].measured[accuracy] for n in common) for s, run in by_seed.items()}
             )
         methods[method] = rows
     return {

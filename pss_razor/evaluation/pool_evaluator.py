@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pss_razor.core import Subnet, SubnetSampler
+from pss_razor.core import EvaluatedSubnet, Subnet, SubnetSampler
 from pss_razor.evaluation.bn_calibration import (
     BNStatistics,
     calibrate_bn,
@@ -78,7 +78,7 @@ class PoolEvaluator:
         self.fp16 = fp16
         self._batches: list[Any] | None = None
 
-    def candidates(self, top_k: int) -> list[dict[str, Any]]:
+    def candidates(self, top_k: int) -> list[EvaluatedSubnet]:
         """:func:`list_candidates` of the algorithm and the sampler."""
         return list_candidates(self.algorithm, self.sampler, top_k)
 
@@ -146,23 +146,23 @@ class PoolEvaluator:
         return self.algorithm(self._prepare(batch)["inputs"], mode="tensor")
 
 
-def list_candidates(algorithm: PSS, sampler: SubnetSampler, top_k: int) -> list[dict[str, Any]]:
-    """The largest, the smallest, and the sampler's ``top_k`` candidates of each target; records without accuracies.
-
-    A record has ``metric``, ``target`` and ``rank`` (0 is the pool's best; None for largest and smallest),
-    ``name``, ``subnet``, ``score`` (None without pools) and ``resources`` by metric.
-    """
+def list_candidates(algorithm: PSS, sampler: SubnetSampler, top_k: int) -> list[EvaluatedSubnet]:
+    """The largest, the smallest, and the sampler's ``top_k`` candidates of each target; not evaluated yet."""
     space = algorithm.space
-    records: list[dict[str, Any]] = [
-        dict(name="largest", metric=None, target=None, rank=None, subnet=space.largest, score=None),
-        dict(name="smallest", metric=None, target=None, rank=None, subnet=space.smallest, score=None),
+    listed: list[dict[str, Any]] = [
+        dict(name="largest", metric=None, target=None, subnet=space.largest),
+        dict(name="smallest", metric=None, target=None, subnet=space.smallest),
     ]
     for (metric, target), candidates in sampler.candidates(top_k).items():
         for rank, (subnet, score) in enumerate(candidates):
             name = f"{metric}_{target}"
-            records.append(dict(name=name, metric=metric, target=target, rank=rank, subnet=subnet, score=score))
-    indices = space.encode([record["subnet"] for record in records])
+            listed.append(dict(name=name, metric=metric, target=target, rank=rank, subnet=subnet, score=score))
+    resources = list_resources(algorithm, [fields["subnet"] for fields in listed])
+    return [EvaluatedSubnet(**fields, resources=own) for fields, own in zip(listed, resources, strict=True)]
+
+
+def list_resources(algorithm: PSS, subnets: Sequence[Subnet]) -> list[dict[str, float]]:
+    """Of each subnet: metric -> cost."""
+    indices = algorithm.space.encode(subnets)
     costs = {metric: cost(indices) for metric, cost in algorithm.costs.items()}
-    for row, record in enumerate(records):
-        record["resources"] = {metric: float(values[row]) for metric, values in costs.items()}
-    return records
+    return [{metric: float(values[row]) for metric, values in costs.items()} for row in range(len(subnets))]

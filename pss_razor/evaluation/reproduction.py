@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from pss_razor.core import EvaluatedSubnet
 from pss_razor.visualization import Curve
 from pss_razor.visualization.main_result import PANELS, factor_to_panel
 
@@ -33,32 +33,30 @@ class Reproduction:
 
 
 def find_nearest(
-    published: Curve, records: Sequence[Mapping[str, Any]], units: Mapping[str, str], accuracy: str | None = None
+    published: Curve, subnets: Sequence[EvaluatedSubnet], units: Mapping[str, str], accuracy: str | None = None
 ) -> list[Reproduction]:
     """The nearest subnet to each published point, of those in the pools of its metric, the largest and the smallest.
 
     Args:
         published: Points of one metric.
-        records: A subnet of each pool, as in a results file; without ``metrics`` if they were not evaluated.
-        units: Metric -> unit of the records' resources.
+        subnets: One of each pool; without metrics if they were not evaluated.
+        units: Metric -> unit of their resources.
         accuracy: The metric that is compared with the published top-1; None if nothing was evaluated.
     """
     metric = published.metric
     factor = factor_to_panel(metric, units[metric])
-    candidates = [record for record in records if record["metric"] in (metric, None)]
+    candidates = [own for own in subnets if own.metric in (metric, None)]
     found = []
     for resource, published_accuracy in zip(*published.in_unit_of_panel(), strict=True):
-        nearest = min(candidates, key=lambda r: abs(r["resources"][metric] * factor - resource))
-        own = None if accuracy is None else nearest["metrics"][accuracy]
-        own_resource = nearest["resources"][metric] * factor
-        found.append(
-            Reproduction(resource, published_accuracy, own_resource, own, nearest["name"], nearest["resolution"])
-        )
+        nearest = min(candidates, key=lambda own: abs(own.resources[metric] * factor - resource))
+        own = None if accuracy is None else nearest.measured[accuracy]
+        own_resource, resolution = nearest.resources[metric] * factor, nearest.subnet["resolution"]
+        found.append(Reproduction(resource, published_accuracy, own_resource, own, nearest.name, resolution))
     return found
 
 
 def make_curve(
-    records: Sequence[Mapping[str, Any]],
+    subnets: Sequence[EvaluatedSubnet],
     units: Mapping[str, str],
     metric: str,
     accuracy: str,
@@ -68,18 +66,14 @@ def make_curve(
     """The curve that is drawn beside a published one: a subnet of each pool of a metric, the largest and the smallest.
 
     Args:
-        records: As in :func:`find_nearest`, evaluated.
-        units: Metric -> unit of the records' resources.
+        subnets: As in :func:`find_nearest`, evaluated.
+        units: Metric -> unit of their resources.
         metric: The metric of the resources.
         accuracy: The metric that is drawn.
         published: The published curve; its name and backbone are taken.
         dataset: See :class:`~pss_razor.visualization.Curve`.
     """
-    points = tuple(
-        (record["resources"][metric], record["metrics"][accuracy])
-        for record in records
-        if record["metric"] in (metric, None)
-    )
+    points = tuple((own.resources[metric], own.measured[accuracy]) for own in subnets if own.metric in (metric, None))
     return Curve(published.backbone, metric, f"{published.label} (here)", units[metric], points, dataset=dataset)
 
 

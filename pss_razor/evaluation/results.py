@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from pss_razor import compat
-from pss_razor.core import ConfigError, Criterion, SearchSpace, atomic_write, best_of_pools, is_scalar, parse_json
+from pss_razor.core import (
+    ConfigError,
+    Criterion,
+    EvaluatedSubnet,
+    SearchSpace,
+    atomic_write,
+    best_of_pools,
+    is_scalar,
+    parse_json,
+)
 from pss_razor.evaluation.checks import get_algorithm
 from pss_razor.visualization import draw_accuracy_against_resource
 
@@ -19,28 +28,28 @@ _FORMAT = 1
 _IMAGENET_SIZE, _IMAGENET_CLASSES = 50_000, 1000
 
 
-def format_table(records: Sequence[Mapping[str, Any]], estimators: Mapping[str, Any]) -> str:
-    """A text table with a row for each record: its pool, resources, resolution and metrics."""
-    resources = list(records[0]["resources"])
-    metrics = [name for name, value in records[0]["metrics"].items() if is_scalar(value)]
-    has_resolution = "resolution" in records[0]["subnet"]
-    header = ["pool", *(estimators[name].unit for name in resources), *(["resolution"] if has_resolution else [])]
+def format_table(subnets: Sequence[EvaluatedSubnet], estimators: Mapping[str, Any]) -> str:
+    """A text table with a row for each subnet: its pool, resources, resolution and metrics."""
+    first = subnets[0]
+    metrics = [name for name, value in first.measured.items() if is_scalar(value)]
+    has_resolution = "resolution" in first.subnet
+    header = ["pool", *(estimators[name].unit for name in first.resources), *(["resolution"] if has_resolution else [])]
     rows = [[*header, *(name.removeprefix("accuracy/") for name in metrics)]]
-    for record in records:
-        name = record["name"] if record["metric"] is None else f"{record['metric']} {record['target']}"
-        cells = [name, *(f"{record['resources'][key]:.3f}" for key in resources)]
-        cells += [str(record["subnet"]["resolution"])] if has_resolution else []
-        rows.append(cells + [f"{record['metrics'][key]:.2f}" for key in metrics])
+    for own in subnets:
+        cells = [own.name if own.pool is None else f"{own.metric} {own.target}"]
+        cells += [f"{own.resources[key]:.3f}" for key in first.resources]
+        cells += [str(own.subnet["resolution"])] if has_resolution else []
+        rows.append(cells + [f"{own.measured[key]:.2f}" for key in metrics])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def write_results(loop: Any, records: Sequence[dict[str, Any]], path: Path) -> list[Path]:
-    """Write all records as JSON to ``path`` and a picture for each constraint beside it; returns the files.
+def write_results(loop: Any, subnets: Sequence[EvaluatedSubnet], path: Path) -> list[Path]:
+    """Write all subnets as JSON to ``path`` and a picture for each constraint beside it; returns the files.
 
     Args:
         loop: The :class:`PoolTestLoop` that evaluated them.
-        records: With ``metrics``.
+        subnets: Evaluated.
         path: The file; its folder is made.
     """
     runner = loop.runner
@@ -60,17 +69,17 @@ def write_results(loop: Any, records: Sequence[dict[str, Any]], path: Path) -> l
         "dataset": type(loop.dataloader.dataset).__name__,
         "num_classes": getattr(algorithm.architecture.head, "num_classes", None),
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
-        "subnets": [_to_json(space, record) for record in records],
+        "subnets": [_to_json(space, own) for own in subnets],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(path, json.dumps(document, indent=1).encode())
     written = [path]
-    best = best_of_pools(records, loop.criterion)
+    best = best_of_pools(subnets, loop.criterion)
     for constraint in algorithm.constraints:
         metric = constraint.metric
         picture = path.parent / f"accuracy_{metric}.png"
         image = draw_accuracy_against_resource(
-            records, best, metric, algorithm.estimators[metric].unit, loop.criterion.metric
+            subnets, best, metric, algorithm.estimators[metric].unit, loop.criterion.metric
         )
         atomic_write(picture, image)
         written.append(picture)
@@ -95,10 +104,13 @@ def _setting(dataset: Any, key: str) -> Any:
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Read the file of :func:`write_results` as it is, whatever search space it is of.
+    """Read the file of :func:`write_results`, whatever search space it is of.
+
+    Returns:
+        The document, its ``subnets`` as :class:`EvaluatedSubnet`.
 
     Raises:
-        ConfigError: The file is missing or of another kind.
+        ConfigError: The file is missing, of another kind, or damaged.
     """
     try:
         document = parse_json(path.read_bytes())
@@ -107,9 +119,26 @@ def read_document(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ConfigError(f"results file {path} is not JSON: {error}") from error
     subnets = document.get("subnets") if isinstance(document, dict) and document.get("format") == _FORMAT else None
-    if not isinstance(subnets, list) or not all(isinstance(record, dict) for record in subnets):
+    if not isinstance(subnets, list):
         raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
-    return document
+    try:
+        evaluated = [EvaluatedSubnet.from_record(record) for record in subnets]
+    except ConfigError as error:
+        raise ConfigError(f"results file {path} is damaged: {error}") from error
+    return {**document, "subnets": evaluated}
+
+
+def read_results(path: Path, space: SearchSpace) -> list[EvaluatedSubnet]:
+    """Read the subnets of :func:`write_results`, of a search space.
+
+    Raises:
+        ConfigError: The file is missing, of another kind, damaged, or of another search space.
+    """
+    subnets: list[EvaluatedSubnet] = read_document(path)["subnets"]
+    try:
+        return [dataclasses.replace(own, subnet=space.check(own.subnet)) for own in subnets]
+    except ConfigError as error:
+        raise ConfigError(f"results file {path} is of another search space: {error}") from error
 
 
 def read_criterion(document: Mapping[str, Any]) -> Criterion:
@@ -120,8 +149,8 @@ def read_criterion(document: Mapping[str, Any]) -> Criterion:
     """
     try:
         subnets = document["subnets"]
-        return Criterion(**document.get("decided_by", {})).resolve(subnets[0]["metrics"])
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        return Criterion(**document.get("decided_by", {})).resolve(subnets[0].measured)
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError) as error:
         raise ConfigError(f"it has no evaluated subnets, or says not what decides: {error!r}") from error
 
 
@@ -137,25 +166,12 @@ def describe_other_data(document: Mapping[str, Any]) -> str | None:
     return ", ".join(words)
 
 
-def read_results(path: Path, space: SearchSpace) -> list[dict[str, Any]]:
-    """Read the records of :func:`write_results`.
-
-    Raises:
-        ConfigError: The file is missing, of another kind, or of another search space.
-    """
-    document = read_document(path)
-    try:
-        return [{**record, "subnet": space.from_record(record)} for record in document["subnets"]]
-    except ConfigError as error:
-        raise ConfigError(f"results file {path} is of another search space: {error}") from error
-
-
-def _to_json(space: SearchSpace, record: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {key: value for key, value in record.items() if key != "subnet"}
+def _to_json(space: SearchSpace, own: EvaluatedSubnet) -> dict[str, Any]:
+    record = own.to_record(space)
     for key in ("metrics", "selection_metrics"):
         if key in record:
-            plain[key] = {name: _finite(value) for name, value in record[key].items()}
-    return {**plain, **space.to_record(record["subnet"])}
+            record[key] = {name: _finite(value) for name, value in record[key].items()}
+    return record
 
 
 def _finite(value: Any) -> Any:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, Criterion, Subnet, best_of_pools, selection_metrics
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, Subnet, best_of_pools
 from pss_razor.evaluation.one_pass import outside_test_loop
-from pss_razor.evaluation.pool_evaluator import PoolEvaluator
+from pss_razor.evaluation.pool_evaluator import PoolEvaluator, list_resources
 
 PoolKey = tuple[str, float]
 Candidates = Mapping[PoolKey, Sequence[tuple[Subnet, float | None]]]
-Record = dict[str, Any]
 
 
 def choose_pools(texts: Sequence[str] | None, pools: Candidates) -> list[PoolKey]:
@@ -58,8 +58,8 @@ def choose_pools(texts: Sequence[str] | None, pools: Candidates) -> list[PoolKey
 
 
 def choose_subnets(
-    evaluator: PoolEvaluator, pools: Collection[PoolKey], results: Sequence[Record], criterion: Criterion
-) -> list[Record]:
+    evaluator: PoolEvaluator, pools: Collection[PoolKey], results: Sequence[EvaluatedSubnet], criterion: Criterion
+) -> list[EvaluatedSubnet]:
     """The best subnet of each pool.
 
     Args:
@@ -69,48 +69,45 @@ def choose_subnets(
         criterion: What decides among them.
 
     Returns:
-        A record for each pool, in pool order: the best, with its ``metrics`` and ``selected_by="held-out images"`` or,
+        A subnet for each pool, in pool order: the best, with its metrics and ``selected_by="held-out images"`` or,
         as in the paper, ``"test images"``; or, where none of the pool was evaluated, that of the highest score with
         ``selected_by="score"``.
     """
-    measured = [r for r in results if math.isfinite(criterion.quality(selection_metrics(r)))]
-    best = {(record["metric"], record["target"]): record for record in best_of_pools(measured, criterion)}
+    measured = [own for own in results if math.isfinite(criterion.quality(own.deciding_metrics))]
+    best = {own.pool: own for own in best_of_pools(measured, criterion)}
     chosen = []
-    for record in evaluator.candidates(1):
-        key = record["metric"], record["target"]
-        if key not in pools:
+    for own in evaluator.candidates(1):
+        if own.pool not in pools:
             continue
-        if key in best:
-            images = "held-out images" if "selection_metrics" in best[key] else "test images"
-            chosen.append({**best[key], "selected_by": images})
+        if own.pool in best:
+            own = best[own.pool]
+            selected_by = "test images" if own.selection_metrics is None else "held-out images"
         else:
-            chosen.append({**record, "selected_by": "score"})
+            selected_by = "score"
+        chosen.append(dataclasses.replace(own, selected_by=selected_by))
     # By the estimators of now: results may be of a config with fewer.
-    indices = evaluator.algorithm.space.encode([record["subnet"] for record in chosen])
-    costs = {metric: cost(indices) for metric, cost in evaluator.algorithm.costs.items()}
-    resources = [{metric: float(values[row]) for metric, values in costs.items()} for row in range(len(chosen))]
-    return [{**record, "resources": own} for record, own in zip(chosen, resources, strict=True)]
+    resources = list_resources(evaluator.algorithm, [own.subnet for own in chosen])
+    return [dataclasses.replace(own, resources=costs) for own, costs in zip(chosen, resources, strict=True)]
 
 
-def check_results(results: Sequence[Record], evaluator: PoolEvaluator, path: Path) -> None:
+def check_results(results: Sequence[EvaluatedSubnet], evaluator: PoolEvaluator, path: Path) -> None:
     """Check that results are of the checkpoint whose pools the evaluator has.
 
     Raises:
         ConfigError: A subnet has no such score in its pool.
     """
-    scored = [record for record in results if record["metric"] is not None and record["score"] is not None]
-    count = 1 + max((record["rank"] for record in scored), default=0)
+    scored = [own for own in results if own.pool is not None and own.score is not None]
+    count = 1 + max((own.rank or 0 for own in scored), default=0)
     pools = {key: dict(entries) for key, entries in evaluator.sampler.candidates(count).items()}
-    for record in scored:
-        key = record["metric"], record["target"]
-        if pools.get(key, {}).get(record["subnet"]) != record["score"]:
+    for own in scored:
+        if own.pool is None or pools.get(own.pool, {}).get(own.subnet) != own.score:
             raise ConfigError(
-                f"results file {path} is of another checkpoint: it has a subnet of score {record['score']:.6g} in the "
-                f"pool {key[0]} {key[1]}, and the checkpoint has not; run tools/test.py on this one"
+                f"results file {path} is of another checkpoint: it has a subnet of score {own.score:.6g} in the "
+                f"pool {own.metric} {own.target}, and the checkpoint has not; run tools/test.py on this one"
             )
 
 
-def evaluate_pools(runner: Any, evaluator: PoolEvaluator, pools: Collection[PoolKey]) -> list[Record]:
+def evaluate_pools(runner: Any, evaluator: PoolEvaluator, pools: Collection[PoolKey]) -> list[EvaluatedSubnet]:
     """Evaluate as the test loop would, but only some pools, besides the largest and the smallest subnet.
 
     Args:
@@ -119,10 +116,10 @@ def evaluate_pools(runner: Any, evaluator: PoolEvaluator, pools: Collection[Pool
         pools: Keys of the pools.
 
     Returns:
-        The records, with ``metrics``.
+        The subnets, with metrics.
     """
     loop = runner.test_loop
-    wanted = {*pools, (None, None)}
-    records = [record for record in evaluator.candidates(loop.top_k) if (record["metric"], record["target"]) in wanted]
+    wanted = {*pools, None}
+    subnets = [own for own in evaluator.candidates(loop.top_k) if own.pool in wanted]
     with outside_test_loop(runner):
-        return loop.evaluate_records(evaluator, records)
+        return loop.evaluate_subnets(evaluator, subnets)

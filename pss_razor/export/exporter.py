@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from pss_razor.core import ConfigError, Criterion, ExportError
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError
 from pss_razor.deploy import write_manifest
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
 from pss_razor.deploy.files import MANIFEST_FILE
@@ -40,7 +40,7 @@ _MAX_PARITY_IMAGES = 32
 
 def export_subnets(
     evaluator: PoolEvaluator,
-    records: Sequence[dict[str, Any]],
+    subnets: Sequence[EvaluatedSubnet],
     dataloader: DataLoader,
     directory: Path,
     formats: Sequence[str] = ("torch",),
@@ -56,7 +56,7 @@ def export_subnets(
 
     Args:
         evaluator: Calibrates BN; its algorithm has the trained weights.
-        records: The subnets, one for each pool, as :func:`~pss_razor.export.choice.choose_subnets` returns them.
+        subnets: The subnets, one for each pool, as :func:`~pss_razor.export.choice.choose_subnets` returns them.
         dataloader: Validation images; each network, read back from its files, is compared with the supernet on some.
         directory: Gets a folder for each subnet, ``bundle.safetensors``, and ``manifest.json`` last, when all are
             complete.
@@ -67,7 +67,7 @@ def export_subnets(
             :func:`~pss_razor.export.source.describe_source`. Files of an earlier run are kept if it is the
             same; None keeps none.
         criterion: The metric that manifest and bundle have as accuracy.
-        measure: Evaluates exported networks, of those records that have ``metrics``; None takes the supernet's.
+        measure: Evaluates exported networks, of those subnets that have ``metrics``; None takes the supernet's.
 
     Returns:
         The manifest's entries.
@@ -76,18 +76,18 @@ def export_subnets(
         ConfigError: A bundle is wanted of subnets that were not evaluated.
         ExportError: An exported network's logits differ from the supernet's by more than its format may.
     """
-    check_bundle_accuracies(records, formats)
+    check_bundle_accuracies(subnets, formats)
     exporter = _Exporter(evaluator, dataloader, directory, formats, input_size, source, criterion, measure)
-    return exporter.export(records)
+    return exporter.export(subnets)
 
 
-def check_bundle_accuracies(records: Sequence[Mapping[str, Any]], formats: Sequence[str]) -> None:
+def check_bundle_accuracies(subnets: Sequence[EvaluatedSubnet], formats: Sequence[str]) -> None:
     """Check that subnets can go into a bundle, if one is wanted.
 
     Raises:
         ConfigError: One was not evaluated.
     """
-    unmeasured = [record["name"] for record in records if "metrics" not in record]
+    unmeasured = [own.name for own in subnets if own.metrics is None]
     if BUNDLE in formats and unmeasured:
         raise ConfigError(
             f"--formats bundle: {', '.join(unmeasured)} were not evaluated, and a bundle chooses among its subnets by "
@@ -122,9 +122,9 @@ class _Exporter:
         self.preprocessing = describe_preprocessing(self.algorithm, dataloader)
         self.images = torch.empty(0)
 
-    def export(self, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        done = {record["name"]: self._record_of(record) for record in records}
-        bundled = [[record["name"], self.algorithm.space.to_record(record["subnet"])] for record in records]
+    def export(self, subnets: Sequence[EvaluatedSubnet]) -> list[dict[str, Any]]:
+        done = {own.name: self._record_of(own) for own in subnets}
+        bundled = [[own.name, self.algorithm.space.to_record(own.subnet)] for own in subnets]
         bundle_record = ExportRecord(self.directory, self.source and [self.source, self.preprocessing, bundled])
         make_bundle = self.has_bundle and bundle_record.facts(BUNDLE, self._settings(BUNDLE)) is None
         todo = {
@@ -132,31 +132,31 @@ class _Exporter:
             for name, record in done.items()
         }
         unmeasured = {
-            record["name"]
-            for record in records
+            own.name
+            for own in subnets
             if self.measure is not None
-            and "metrics" in record
-            and done[record["name"]].facts(_ACCURACY, self._settings(_ACCURACY)) is None
+            and own.metrics is not None
+            and done[own.name].facts(_ACCURACY, self._settings(_ACCURACY)) is None
         }
         if make_bundle or unmeasured or any(todo.values()):
             # Until all is complete again, the folder has no manifest that could be of other files.
             (self.directory / MANIFEST_FILE).unlink(missing_ok=True)
             self.directory.mkdir(parents=True, exist_ok=True)
             with self.evaluator.isolated(), torch.no_grad():
-                self._make(records, done, todo, unmeasured, bundle_record if make_bundle else None)
+                self._make(subnets, done, todo, unmeasured, bundle_record if make_bundle else None)
         entries = []
         bundle_facts = bundle_record.facts(BUNDLE, self._settings(BUNDLE)) if self.has_bundle else None
-        for index, record in enumerate(records):
-            facts = {kind: done[record["name"]].facts(kind, self._settings(kind)) for kind in self.formats}
+        for index, own in enumerate(subnets):
+            facts = {kind: done[own.name].facts(kind, self._settings(kind)) for kind in self.formats}
             if bundle_facts is not None:
                 facts[BUNDLE] = bundle_facts["subnets"][index]
-            entries.append(self._entry(record, self._accuracy(record, done[record["name"]]), facts))
+            entries.append(self._entry(own, self._accuracy(own, done[own.name]), facts))
         write_manifest(self.directory, self._manifest(entries))
         return entries
 
     def _make(
         self,
-        records: Sequence[dict[str, Any]],
+        subnets: Sequence[EvaluatedSubnet],
         done: Mapping[str, ExportRecord],
         todo: Mapping[str, Sequence[str]],
         unmeasured: Collection[str],
@@ -168,12 +168,12 @@ class _Exporter:
         rounding_errors: dict[str, float] = {}
         count = sum(map(len, todo.values())) + len(unmeasured) + (1 if bundle_record is not None else 0)
         with tqdm(total=count, desc="export", unit="step", leave=False) as progress:
-            for record in records:
-                name = record["name"]
+            for own in subnets:
+                name = own.name
                 if not todo[name] and name not in unmeasured and bundle_record is None:
                     continue
                 progress.set_postfix_str(f"{name}: BN calibration")
-                statistics = self.evaluator.calibrate(record["subnet"])  # leaves the subnet active
+                statistics = self.evaluator.calibrate(own.subnet)  # leaves the subnet active
                 rounded = [(round_bn_statistics(mean), round_bn_statistics(var)) for mean, var in statistics]
                 with _on_cpu(self.algorithm):
                     self.images = self.algorithm.data_preprocessor(batch, False)["inputs"][:_MAX_PARITY_IMAGES]
@@ -181,7 +181,7 @@ class _Exporter:
                     set_bn_statistics(self.algorithm, rounded)
                     logits = self.algorithm(self.images, mode="tensor")
                     rounding_errors[name] = relative_error(logits, unrounded)
-                    net = trace_static(WithoutResize(self.algorithm.architecture), self._resolution(record))
+                    net = trace_static(WithoutResize(self.algorithm.architecture), self._resolution(own))
                     for kind in todo[name]:
                         progress.set_postfix_str(f"{name}: {kind}")
                         error = self._write(kind, net, self.directory / name, logits)
@@ -197,14 +197,14 @@ class _Exporter:
                 progress.update(len(unmeasured))
             if bundle_record is not None:
                 progress.set_postfix_str(BUNDLE)
-                subnets = [
-                    BundledSubnet(net=nets[r["name"]], **self._fields(r, self._accuracy(r, done[r["name"]])))
-                    for r in records
+                bundled = [
+                    BundledSubnet(net=nets[own.name], **self._fields(own, self._accuracy(own, done[own.name])))
+                    for own in subnets
                 ]
-                errors = self._write_bundle(subnets, [expected[record["name"]] for record in records])
+                errors = self._write_bundle(bundled, [expected[own.name] for own in subnets])
                 facts_of_subnets = [
-                    {"parity_error": error, "rounding_error": rounding_errors[record["name"]]}
-                    for error, record in zip(errors, records, strict=True)
+                    {"parity_error": error, "rounding_error": rounding_errors[own.name]}
+                    for error, own in zip(errors, subnets, strict=True)
                 ]
                 bundle_record.add(BUNDLE, [BUNDLE_FILE], {"subnets": facts_of_subnets}, self._settings(BUNDLE))
                 progress.update()
@@ -215,13 +215,13 @@ class _Exporter:
         for name, metrics in zip(nets, self.measure(list(nets.values())), strict=True):
             done[name].add(_ACCURACY, [], {"accuracy": self.criterion.value(metrics)}, self._settings(_ACCURACY))
 
-    def _accuracy(self, record: Mapping[str, Any], done: ExportRecord) -> float | None:
+    def _accuracy(self, own: EvaluatedSubnet, done: ExportRecord) -> float | None:
         """Of the exported network if it was measured, else of the subnet of the supernet; None if neither was."""
-        if "metrics" not in record:
+        if own.metrics is None:
             return None
         if self.measure is not None:
             return done.facts(_ACCURACY, self._settings(_ACCURACY))["accuracy"]  # type: ignore[index]
-        return self.criterion.value(record["metrics"])
+        return self.criterion.value(own.measured)
 
     def _write(self, kind: str, net: StaticNet, folder: Path, expected: Tensor) -> float:
         """Writes one format; returns its parity error."""
@@ -253,9 +253,9 @@ class _Exporter:
             path.unlink()
             raise
 
-    def _record_of(self, record: Mapping[str, Any]) -> ExportRecord:
-        subnet = self.algorithm.space.to_record(record["subnet"])
-        return ExportRecord(self.directory / record["name"], self.source and [self.source, subnet])
+    def _record_of(self, own: EvaluatedSubnet) -> ExportRecord:
+        subnet = self.algorithm.space.to_record(own.subnet)
+        return ExportRecord(self.directory / own.name, self.source and [self.source, subnet])
 
     def _settings(self, kind: str) -> dict[str, Any]:
         """What besides the network a format's files, or an accuracy, follow from."""
@@ -267,51 +267,52 @@ class _Exporter:
         settings: dict[str, Any] = {} if own_format.resizes else {"input_size": self.input_size}
         return {**settings, "versions": installed_versions(own_format.packages)}
 
-    def _resolution(self, record: Mapping[str, Any]) -> int:
-        return record["subnet"].get("resolution", self.algorithm.input_size)
+    def _resolution(self, own: EvaluatedSubnet) -> int:
+        return own.subnet.get("resolution", self.algorithm.input_size)
 
-    def _fields(self, record: Mapping[str, Any], accuracy: float | None) -> dict[str, Any]:
+    def _fields(self, own: EvaluatedSubnet, accuracy: float | None) -> dict[str, Any]:
         """What manifest and bundle both say of a subnet."""
         return {
-            "name": record["name"],
-            "metric": record["metric"],
-            "target": record["target"],
-            "resources": record["resources"],
+            "name": own.name,
+            "metric": own.metric,
+            "target": own.target,
+            "resources": dict(own.resources),
             "accuracy": accuracy,
             "channels": {},
-            **self.algorithm.space.to_record(record["subnet"]),
-            "resolution": self._resolution(record),
+            **self.algorithm.space.to_record(own.subnet),
+            "resolution": self._resolution(own),
         }
 
     def _entry(
-        self, record: Mapping[str, Any], accuracy: float | None, facts_of_formats: Mapping[str, Any]
+        self, own: EvaluatedSubnet, accuracy: float | None, facts_of_formats: Mapping[str, Any]
     ) -> dict[str, Any]:
         """An entry of the manifest."""
         files: dict[str, str] = {}
         facts: dict[str, Any] = {}
         for kind in self.formats:
-            files |= {key: f"{record['name']}/{file}" for key, file in FORMATS[kind].files.items()}
+            files |= {key: f"{own.name}/{file}" for key, file in FORMATS[kind].files.items()}
             facts |= FORMATS[kind].facts or {}
             if not FORMATS[kind].resizes:
                 facts[f"{kind}_input"] = self.input_size
         if self.has_bundle:
             files[BUNDLE] = BUNDLE_FILE
         if accuracy is not None:
-            metrics = record["metrics"]
-            metric = self.criterion.resolve(metrics).metric
+            metrics = own.measured
+            metric = self.criterion.resolve(metrics).name
             facts |= {"accuracy_metric": metric, "accuracy_rule": self.criterion.rule}
             facts |= {"accuracy_of": "the supernet" if self.measure is None else "the export"}
             facts |= {"supernet_accuracy": metrics[metric]}
-        parity_errors = {kind: own["parity_error"] for kind, own in facts_of_formats.items()}
+        parity_errors = {kind: found["parity_error"] for kind, found in facts_of_formats.items()}
+        assert own.metric is not None, "it is of a pool"
         return {
-            **self._fields(record, accuracy),
-            "resource": record["resources"][record["metric"]],
-            "selected_by": record["selected_by"],
-            "score": record["score"],
+            **self._fields(own, accuracy),
+            "resource": own.resources[own.metric],
+            "selected_by": own.selected_by,
+            "score": own.score,
             "files": files,
             "parity_error": max(parity_errors.values()),
             "parity_errors": parity_errors,
-            "rounding_error": max(own["rounding_error"] for own in facts_of_formats.values()),
+            "rounding_error": max(found["rounding_error"] for found in facts_of_formats.values()),
             **facts,
         }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from pss_razor import compat
 from pss_razor.models import PSS
 
 # Transforms that neither change colours nor sizes; mmcv's loading gives B, G, R.
@@ -31,7 +32,7 @@ def describe_preprocessing(algorithm: PSS, dataloader: DataLoader) -> dict[str, 
         has them. ``resize`` is None if the pipeline does anything else.
     """
     preprocessor = algorithm.data_preprocessor
-    normalized = getattr(preprocessor, "_enable_normalize", False)
+    normalized = compat.normalizes(preprocessor)
     order = _describe_channel_order(dataloader)
     if order is not None and getattr(preprocessor, "to_rgb", False):
         order = order[::-1]  # it swaps, whatever comes

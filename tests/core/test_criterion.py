@@ -4,11 +4,18 @@ import math
 
 import pytest
 
-from pss_razor.core import ConfigError, Criterion, best_of_pools
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, Subnet, best_of_pools
 
 
 def record(name, accuracy, **others):
-    return {"name": name, "metrics": {"accuracy/top1": accuracy, "accuracy/top5": -accuracy}, **others}
+    metrics = {"accuracy/top1": accuracy, "accuracy/top5": -accuracy}
+    return make(name, metrics, **others)
+
+
+def make(name, metrics, **others):
+    metric, _, target = name.partition("_")
+    pool = dict(metric=metric, target=float(target)) if target else dict(metric=None, target=None)
+    return EvaluatedSubnet(subnet=Subnet({}), name=name, resources={}, metrics=metrics, **pool, **others)
 
 
 def test_best_of_pools():
@@ -30,7 +37,7 @@ def test_best_of_pools_is_chosen_on_the_images_for_that():
 def test_what_is_not_finite_is_never_the_best(missing):
     for rule in ("greater", "less"):
         criterion = Criterion("loss", rule)
-        records = [{"name": "flops_1", "metrics": {"loss": value}} for value in (missing, -5.0, missing)]
+        records = [make("flops_1", {"loss": value}) for value in (missing, -5.0, missing)]
         assert best_of_pools(records, criterion) == [records[1]]
 
 

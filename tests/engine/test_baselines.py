@@ -83,10 +83,10 @@ def test_is_evaluated_at_its_targets(trained, make_runner, tmp_path, get_sampler
     assert {name.split("/")[0] for name in metrics} == names | {"largest", "smallest", "pools_mean"}
     records = tested.test_loop.results
     for record in records[2:]:
-        constraint = sampler.conditional_samplers[record["metric"]].constraint
-        (index,) = constraint.nearest_target_index([record["resources"][record["metric"]]])
-        assert constraint.targets[index] == record["target"] and record["score"] is None
-        assert record["rank"] < tested.cfg.test_cfg.top_k
+        constraint = sampler.conditional_samplers[record.metric].constraint
+        (index,) = constraint.nearest_target_index([record.resources[record.metric]])
+        assert constraint.targets[index] == record.target and record.score is None
+        assert record.rank < tested.cfg.test_cfg.top_k
     assert (tmp_path / "pool_results.json").is_file() and (tmp_path / "accuracy_flops.png").is_file()
 
 

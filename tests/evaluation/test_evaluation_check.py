@@ -115,9 +115,9 @@ def test_another_metric_decides_and_less_is_better(make_runner, straight, tmp_pa
     runner = make_runner(tmp_path, options)
     metrics = runner.test()
     loop = runner.test_loop
-    assert all(len(record["metrics"]["loss/quartiles"]) == 3 for record in loop.results)
-    for key in {(r["metric"], r["target"]) for r in loop.results if r["metric"]}:
-        losses = [r["metrics"]["loss/mean"] for r in loop.results if (r["metric"], r["target"]) == key]
+    assert all(len(record.metrics["loss/quartiles"]) == 3 for record in loop.results)
+    for key in {(r.metric, r.target) for r in loop.results if r.metric}:
+        losses = [r.metrics["loss/mean"] for r in loop.results if (r.metric, r.target) == key]
         assert metrics[f"{key[0]}_{key[1]}/loss/mean"] == min(losses)
     assert not any("quartiles" in name for name in metrics)
     assert (tmp_path / "accuracy_flops.png").stat().st_size > 1000

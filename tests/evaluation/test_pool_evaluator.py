@@ -44,22 +44,20 @@ def test_candidates(evaluator):
     space = evaluator.algorithm.space
     # Largest and smallest first; a pool with fewer than top_k entries gives what it has, an empty one nothing.
     names = ["largest", "smallest", "flops_0.3", "flops_0.5", "flops_0.5", "params_0.21", "params_0.21"]
-    assert [record["name"] for record in records] == names
-    assert [record["rank"] for record in records] == [None, None, 0, 0, 1, 0, 1]
-    assert records[0]["subnet"] == space.largest and records[1]["subnet"] == space.smallest
+    assert [record.name for record in records] == names
+    assert [record.rank for record in records] == [None, None, 0, 0, 1, 0, 1]
+    assert records[0].subnet == space.largest and records[1].subnet == space.smallest
     pool = evaluator.sampler.pools["flops", 0.5]
     best = sorted(pool, key=lambda entry: entry.score, reverse=True)[:2]
-    assert [(r["subnet"], r["score"]) for r in records[3:5]] == [(entry.subnet, entry.score) for entry in best]
+    assert [(r.subnet, r.score) for r in records[3:5]] == [(entry.subnet, entry.score) for entry in best]
     for record in records:
-        encoded = space.encode([record["subnet"]])
-        assert record["resources"] == {
-            name: float(cost(encoded)[0]) for name, cost in evaluator.algorithm.costs.items()
-        }
+        encoded = space.encode([record.subnet])
+        assert record.resources == {name: float(cost(encoded)[0]) for name, cost in evaluator.algorithm.costs.items()}
 
 
 def test_metrics_equal_evaluating_each_subnet_alone(tested, evaluator, make_runner, tmp_path):
     records = evaluator.candidates(top_k=2)
-    subnets = list(dict.fromkeys(record["subnet"] for record in records))
+    subnets = list(dict.fromkeys(record.subnet for record in records))
     assert len(subnets) >= 8
     measured = evaluator.evaluate(subnets, tested.test_dataloader, tested.test_evaluator, tested, "test")
     batches = load_calibration_batches(tested.train_dataloader, 2)
@@ -106,7 +104,7 @@ def test_stated_number_of_calibration_batches(tested, evaluator, count, monkeypa
 def test_evaluation_leaves_everything_as_it_was(tested, evaluator, assert_same):
     algorithm = evaluator.algorithm
     algorithm.train()
-    algorithm.mutator.activate(evaluator.candidates(1)[-1]["subnet"])
+    algorithm.mutator.activate(evaluator.candidates(1)[-1].subnet)
     active = algorithm.mutator.active_subnet
     before = copy.deepcopy((algorithm.state_dict(), get_random_state(), evaluator.sampler.state_dict()))
     modes = [module.training for module in algorithm.modules()]
@@ -148,7 +146,7 @@ def test_same_subnet_in_two_pools_is_run_once(tested, evaluator, monkeypatch):
     monkeypatch.setattr(PoolEvaluator, "_predict", lambda self, data: calls.append(1) or predict(self, data))
     metrics = tested.test_loop.run()
     assert len(calls) == 3 * len(tested.test_dataloader)  # largest, smallest, shared
-    assert [record["name"] for record in tested.test_loop.results][2:] == ["flops_0.5", "params_0.25"]
+    assert [record.name for record in tested.test_loop.results][2:] == ["flops_0.5", "params_0.25"]
     assert metrics["flops_0.5/accuracy/top1"] == metrics["params_0.25/accuracy/top1"]
 
 
@@ -156,9 +154,9 @@ def test_loops_return_metrics(tested, make_runner, straight, tmp_path):
     metrics = tested.test_loop.run()
     best = best_of_pools(tested.test_loop.results, tested.test_loop.criterion)
     for record in best:
-        for name, value in record["metrics"].items():
-            assert metrics[f"{record['name']}/{name}"] == value
-    pools = [record["metrics"]["accuracy/top1"] for record in best[2:]]
+        for name, value in record.metrics.items():
+            assert metrics[f"{record.name}/{name}"] == value
+    pools = [record.metrics["accuracy/top1"] for record in best[2:]]
     assert metrics["pools_mean/accuracy/top1"] == pytest.approx(sum(pools) / len(pools))
     assert len(metrics) == 2 * (len(best) + 1)
 
@@ -180,23 +178,23 @@ def test_subnets_are_chosen_on_selection_images_and_measured_on_test_images(make
     metrics = runner.test()
     results = runner.test_loop.results
     # What is measured on the test images is what the paper's protocol measures.
-    assert [r["metrics"] for r in results] == [r["metrics"] for r in paper.test_loop.results]
+    assert [r.metrics for r in results] == [r.metrics for r in paper.test_loop.results]
     # What they are chosen by is what an evaluation on the other images measures.
     other = make_runner(tmp_path / "other", {"load_from": options["load_from"], "test_dataloader": selection})
     other.test()
-    assert [r["selection_metrics"] for r in results] == [r["metrics"] for r in other.test_loop.results]
-    assert any(r["selection_metrics"] != r["metrics"] for r in results)
-    for key in {(r["metric"], r["target"]) for r in results if r["metric"]}:
-        members = [r for r in results if (r["metric"], r["target"]) == key]
-        chosen = max(members, key=lambda r: r["selection_metrics"]["accuracy/top1"])
-        assert metrics[f"{key[0]}_{key[1]}/accuracy/top1"] == chosen["metrics"]["accuracy/top1"]
+    assert [r.selection_metrics for r in results] == [r.metrics for r in other.test_loop.results]
+    assert any(r.selection_metrics != r.metrics for r in results)
+    for key in {(r.metric, r.target) for r in results if r.metric}:
+        members = [r for r in results if (r.metric, r.target) == key]
+        chosen = max(members, key=lambda r: r.selection_metrics["accuracy/top1"])
+        assert metrics[f"{key[0]}_{key[1]}/accuracy/top1"] == chosen.metrics["accuracy/top1"]
     documents = [read_document(r.test_loop.out_file) for r in (paper, runner)]
     assert documents[0]["selected_on"] == documents[0]["measured_on"] and "48 images" in documents[0]["measured_on"]
     assert documents[0]["protocol"].startswith("the paper's")
     assert documents[1]["measured_on"] == documents[0]["measured_on"] != documents[1]["selected_on"]
     assert "60 images" in documents[1]["selected_on"] and "split='train'" in documents[1]["selected_on"]
     read = read_results(runner.test_loop.out_file, runner.model.space)
-    assert [r["selection_metrics"] for r in read] == [r["selection_metrics"] for r in results]
+    assert [r.selection_metrics for r in read] == [r.selection_metrics for r in results]
 
 
 def test_what_decides_is_in_the_results(tested, tmp_path):
@@ -235,7 +233,7 @@ def test_results_file_round_trip(tested):
     records = read_results(path, tested.model.space)
     assert len(records) == len(tested.test_loop.results)
     for read, record in zip(records, tested.test_loop.results, strict=True):
-        assert {key: read[key] for key in record} == record
+        assert read == record
     document = json.loads(path.read_text())
     assert document["checkpoint"].endswith("epoch_3.pth") and document["dataset_size"] == 48
     assert document["units"] == {"flops": "MFLOPs", "params": "M params"}
@@ -258,7 +256,7 @@ def test_table(tested):
     assert lines[0].split() == ["pool", "MFLOPs", "M", "params", "resolution", "top1", "top5"]
     assert len(lines) == len(best) + 1 and len({len(line) for line in lines}) == 1
     assert lines[1].split()[:4] == ["largest", "0.747", "0.251", "32"]
-    assert lines[3].split()[:2] == ["flops", str(best[2]["target"])]
+    assert lines[3].split()[:2] == ["flops", str(best[2].target)]
 
 
 @pytest.mark.parametrize(
@@ -271,7 +269,12 @@ def test_table(tested):
         (b"[1, 2]", "is not a results file"),
         (b'{"format": 2, "subnets": []}', "is not a results file"),
         (b'{"format": 1}', "is not a results file"),
-        (b'{"format": 1, "subnets": [{"channels": {"stem": 8}, "resolution": 32}]}', "another search space"),
+        (b'{"format": 1, "subnets": [3]}', "is damaged: a subnet is 3 instead of a record"),
+        (b'{"format": 1, "subnets": [{"name": "a", "resources": {}, "metrics": [1]}]}', "metrics of subnet 'a' is"),
+        (
+            b'{"format": 1, "subnets": [{"name": "a", "resources": {}, "channels": {"stem": 8}, "resolution": 32}]}',
+            "another search space",
+        ),
     ],
 )
 def test_bad_results_files(tested, tmp_path, content, message):

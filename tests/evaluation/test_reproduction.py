@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from pss_razor.core import ConfigError
+from pss_razor.core import ConfigError, EvaluatedSubnet, Subnet
 from pss_razor.evaluation.reproduction import find_nearest, format_reproductions, make_curve
 from pss_razor.visualization import Curve
 
 
 def record(name, metric, resolution, accuracy=None, **resources):
-    own = dict(name=name, metric=metric, target=None, resolution=resolution, resources=resources)
-    return own if accuracy is None else {**own, "metrics": {"accuracy/top1": accuracy, "accuracy/top5": 99.0}}
+    metrics = None if accuracy is None else {"accuracy/top1": accuracy, "accuracy/top5": 99.0}
+    subnet = Subnet({"resolution": resolution})
+    return EvaluatedSubnet(subnet=subnet, name=name, metric=metric, target=None, resources=resources, metrics=metrics)
 
 
 PUBLISHED = Curve("mbv1", "latency_cpu", "PSS-MBV1-C", "ms", ((30.0, 74.0), (11.0, 68.0), (16.5, 70.0)), published=True)
@@ -48,7 +51,7 @@ def test_table():
 
 
 def test_table_without_accuracies():
-    records = [{key: value for key, value in own.items() if key != "metrics"} for own in RECORDS]
+    records = [dataclasses.replace(own, metrics=None) for own in RECORDS]
     lines = format_reproductions("latency_cpu", find_nearest(PUBLISHED, records, UNITS)).splitlines()
     assert [line.split() for line in lines[2:]] == [
         ["11", "11.80", "+7.3%", "68.00", "136", "latency_cpu_12000"],

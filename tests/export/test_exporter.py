@@ -59,8 +59,8 @@ def test_logits_equal_the_supernets(exported):
     bundle = {subnet.name: subnet.net for subnet in load_bundle(folder / "bundle.safetensors").subnets}
     with evaluator.isolated(), torch.no_grad():
         for record in records:
-            expected = supernet_logits(evaluator, record["subnet"], images)
-            for net in (load_subnet(folder / record["name"]), bundle[record["name"]]):
+            expected = supernet_logits(evaluator, record.subnet, images)
+            for net in (load_subnet(folder / record.name), bundle[record.name]):
                 assert (net(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
@@ -69,22 +69,22 @@ def test_manifest(exported):
     entries = read_manifest(folder)["subnets"]
     assert len(entries) == len(records) >= 5
     for entry, record in zip(entries, records, strict=True):
-        assert (entry["metric"], entry["target"]) == (record["metric"], record["target"])
-        assert entry["resource"] == record["resources"][record["metric"]]
-        assert entry["accuracy"] == record["metrics"]["accuracy/top1"]
-        assert {**entry["channels"], "resolution": entry["resolution"]} == dict(record["subnet"])
+        assert (entry["metric"], entry["target"]) == (record.metric, record.target)
+        assert entry["resource"] == record.resources[record.metric]
+        assert entry["accuracy"] == record.metrics["accuracy/top1"]
+        assert {**entry["channels"], "resolution": entry["resolution"]} == dict(record.subnet)
         assert entry["selected_by"] == "test images"  # the paper's protocol
         assert entry["parity_error"] == max(entry["parity_errors"].values()) <= 1e-5
         assert list(entry["parity_errors"]) == ["torch", "bundle"]
         assert abs(entry["resource"] - entry["target"]) <= {"flops": 0.1, "params": 0.005}[entry["metric"]]
         assert all((folder / file).is_file() for file in entry["files"].values())
-        assert load_subnet(folder / record["name"]).resolution == record["subnet"]["resolution"]
+        assert load_subnet(folder / record.name).resolution == record.subnet["resolution"]
 
 
 def test_parameters_are_the_estimators(exported):
     evaluator, records, _, folder = exported
-    counts = [load_subnet(folder / record["name"]).num_parameters for record in records]
-    encoded = evaluator.algorithm.space.encode([record["subnet"] for record in records])
+    counts = [load_subnet(folder / record.name).num_parameters for record in records]
+    encoded = evaluator.algorithm.space.encode([record.subnet for record in records])
     assert counts == [round(millions * 1e6) for millions in evaluator.algorithm.costs["params"](encoded)]
     assert len(set(counts)) > 2
 
@@ -93,9 +93,9 @@ def test_files_are_as_large_as_the_subnet(exported):
     # float32 weights and two statistics a BN channel, whose count is that of the BN weights; the rest is names.
     _, records, _, folder = exported
     for record in records:
-        net = load_subnet(folder / record["name"])
+        net = load_subnet(folder / record.name)
         numbers = net.num_parameters + sum(buffer.numel() for buffer in net.buffers() if buffer.dim())
-        size = (folder / record["name"] / "model.safetensors").stat().st_size
+        size = (folder / record.name / "model.safetensors").stat().st_size
         assert 0 <= size - 4 * numbers < 64 * 1024
 
 
@@ -175,7 +175,7 @@ def test_interrupted_export_continues_and_equals_one_that_was_not(exported, coun
     assert counter.count == len(records) - 2
     for record in records:
         for file in ("model.json", "model.safetensors"):
-            assert (tmp_path / record["name"] / file).read_bytes() == (folder / record["name"] / file).read_bytes()
+            assert (tmp_path / record.name / file).read_bytes() == (folder / record.name / file).read_bytes()
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_what_is_complete_is_kept_and_what_is_not_is_redone(exported, count_expo
 
     count, entries = run()
     assert count == 2 and run() == (0, entries)
-    weights = tmp_path / records[0]["name"] / "model.safetensors"
+    weights = tmp_path / records[0].name / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert run() == (1, entries) and weights.read_bytes() == good
@@ -207,14 +207,14 @@ def test_what_is_complete_is_kept_and_what_is_not_is_redone(exported, count_expo
 def test_unevaluated_subnets_are_chosen_by_score(exported, tmp_path):
     evaluator, records, dataloader, _ = exported
     pools = list(evaluator.sampler.candidates(1))[:2]
-    measured = [record for record in records if (record["metric"], record["target"]) == pools[0]]
+    measured = [record for record in records if record.pool == pools[0]]
     chosen = export_choice.choose_subnets(evaluator, pools, measured, Criterion("accuracy/top1"))
-    assert [record["selected_by"] for record in chosen] == ["test images", "score"]
+    assert [record.selected_by for record in chosen] == ["test images", "score"]
     (best,) = evaluator.sampler.candidates(1)[pools[1]]
-    assert (chosen[1]["subnet"], chosen[1]["score"]) == best and "metrics" not in chosen[1]
+    assert (chosen[1].subnet, chosen[1].score) == best and chosen[1].metrics is None
     export.export_subnets(evaluator, chosen, dataloader, tmp_path)
     assert [entry["accuracy"] is None for entry in read_manifest(tmp_path)["subnets"]] == [False, True]
-    with pytest.raises(ConfigError, match=f"{chosen[1]['name']} were not evaluated"):
+    with pytest.raises(ConfigError, match=f"{chosen[1].name} were not evaluated"):
         export.export_subnets(evaluator, chosen, dataloader, tmp_path / "none", ["bundle"])
     assert not (tmp_path / "none").exists()
 
@@ -222,7 +222,7 @@ def test_unevaluated_subnets_are_chosen_by_score(exported, tmp_path):
 def test_results_of_another_checkpoint(exported):
     evaluator, records, _, _ = exported
     export_choice.check_results(records, evaluator, "r.json")
-    other = [*records[:-1], {**records[-1], "score": records[-1]["score"] - 1e-9}]
+    other = [*records[:-1], dataclasses.replace(records[-1], score=records[-1].score - 1e-9)]
     with pytest.raises(ConfigError, match="is of another checkpoint"):
         export_choice.check_results(other, evaluator, "r.json")
 
@@ -235,15 +235,15 @@ def test_pt2_and_onnx(exported, tmp_path, input_size):
     import onnx
 
     evaluator, records, dataloader, _ = exported
-    small = [record for record in records if record["subnet"]["resolution"] < 32][:1]
+    small = [record for record in records if record.subnet["resolution"] < 32][:1]
     (entry,) = export.export_subnets(evaluator, small, dataloader, tmp_path, ["pt2", "onnx"], input_size)
     assert entry["pt2_input"] == entry["onnx_input"] == input_size and entry["onnx_opset"] == 20
     assert entry["parity_errors"]["pt2"] <= 1e-5 and entry["parity_errors"]["onnx"] <= 1e-4
     images = images_of(evaluator, dataloader)
     with evaluator.isolated(), torch.no_grad():
-        expected = supernet_logits(evaluator, small[0]["subnet"], images)
+        expected = supernet_logits(evaluator, small[0].subnet, images)
     if input_size == "own":
-        side = small[0]["subnet"]["resolution"]
+        side = small[0].subnet["resolution"]
         images = torch.nn.functional.interpolate(images, (side, side), mode="bilinear", align_corners=True)
     for count in (1, 5):  # neither is the batch size of the example
         assert torch.export.load(tmp_path / entry["files"]["pt2"]).module()(images[:count]).shape == (count, 10)
@@ -261,18 +261,18 @@ def test_choices_of_ops_go_back(make_runner, tmp_path):
     runner = make_runner(tmp_path, {"train_cfg.max_epochs": 1}, TINY_ONE_SHOT)
     runner.train()
     evaluator = runner.test_loop.build_evaluator_of_pools()
-    records = [{**record, "selected_by": "score"} for record in evaluator.candidates(1)[2:4]]
+    records = [dataclasses.replace(own, selected_by="score") for own in evaluator.candidates(1)[2:4]]
     metrics = [{"accuracy/top1": 10.0}] * 2
-    records = [{**record, "metrics": own} for record, own in zip(records, metrics, strict=True)]
+    records = [dataclasses.replace(r, metrics=own) for r, own in zip(records, metrics, strict=True)]
     export.export_subnets(evaluator, records, runner.test_dataloader, tmp_path / "out", ["torch", "bundle"])
     space = evaluator.algorithm.space
     assert {dimension.kind for dimension in space.dimensions} == {"op"}
     entries = read_manifest(tmp_path / "out")["subnets"]
     bundled = load_bundle(tmp_path / "out" / "bundle.safetensors").subnets
     for record, entry, subnet in zip(records, entries, bundled, strict=True):
-        assert space.from_record(entry) == record["subnet"]
-        assert space.from_record(subnet.to_json()) == record["subnet"]
-        assert entry["ops"] == subnet.ops == dict(record["subnet"]) and entry["channels"] == {}
+        assert space.from_record(entry) == record.subnet
+        assert space.from_record(subnet.to_json()) == record.subnet
+        assert entry["ops"] == subnet.ops == dict(record.subnet) and entry["channels"] == {}
 
 
 def test_choices_of_channels_go_back(exported):
@@ -281,7 +281,7 @@ def test_choices_of_channels_go_back(exported):
     entries = read_manifest(folder)["subnets"]
     bundled = load_bundle(folder / "bundle.safetensors").subnets
     for record, entry, subnet in zip(records, entries, bundled, strict=True):
-        assert space.from_record(entry) == space.from_record(subnet.to_json()) == record["subnet"]
+        assert space.from_record(entry) == space.from_record(subnet.to_json()) == record.subnet
 
 
 def test_distance_to_the_statistics_before_rounding(exported):
@@ -290,9 +290,9 @@ def test_distance_to_the_statistics_before_rounding(exported):
     entries = read_manifest(folder)["subnets"]
     with evaluator.isolated(), torch.no_grad():
         for record, entry in zip(records, entries, strict=True):
-            evaluator.calibrate(record["subnet"])  # as they are
+            evaluator.calibrate(record.subnet)  # as they are
             unrounded = evaluator.algorithm(images)
-            error = (load_subnet(folder / record["name"])(images) - unrounded).abs().max() / unrounded.abs().max()
+            error = (load_subnet(folder / record.name)(images) - unrounded).abs().max() / unrounded.abs().max()
             assert entry["rounding_error"] == pytest.approx(float(error), abs=2e-6)
             # 11 bits: 2 ** -12 of a statistic, which a few layers add up; the parity error does not see it.
             assert 1e-6 < entry["rounding_error"] < 2e-2 and entry["parity_error"] <= 1e-6
@@ -320,14 +320,14 @@ def test_accuracy_is_of_the_exported_network(exported, tested, tmp_path, monkeyp
     entries = run(records[:2])
     labels = torch.cat([sample.gt_label.label for batch in dataloader for sample in batch["data_samples"]])
     for record, entry in zip(records, entries, strict=False):
-        net = load_subnet(tmp_path / record["name"])
+        net = load_subnet(tmp_path / record.name)
         predicted = torch.cat(
             [net(evaluator.algorithm.data_preprocessor(b, False)["inputs"]).argmax(1) for b in dataloader]
         )
         expected = float((predicted == labels).float().mean() * 100)
         assert entry["accuracy"] == pytest.approx(expected, abs=1e-4)
         assert entry["accuracy_of"] == "the export" and entry["accuracy_metric"] == "accuracy/top1"
-        assert entry["supernet_accuracy"] == record["metrics"]["accuracy/top1"]
+        assert entry["supernet_accuracy"] == record.metrics["accuracy/top1"]
     bundle = load_bundle(tmp_path / "bundle.safetensors").subnets
     assert [subnet.accuracy for subnet in bundle] == [entry["accuracy"] for entry in entries]
     assert run(records[:2]) == entries and measured == [2]  # not measured again

@@ -4,17 +4,19 @@ import struct
 
 import pytest
 
+from pss_razor.core import EvaluatedSubnet, Subnet
 from pss_razor.visualization import draw_accuracy_against_resource
 
 
 def record(name, metric, target, flops, accuracy):
-    return {
-        "name": name,
-        "metric": metric,
-        "target": target,
-        "resources": {"flops": flops, "params": 1.0},
-        "metrics": {"accuracy/top1": accuracy, "accuracy/top5": 99.0},
-    }
+    return EvaluatedSubnet(
+        subnet=Subnet({}),
+        name=name,
+        metric=metric,
+        target=target,
+        resources={"flops": flops, "params": 1.0},
+        metrics={"accuracy/top1": accuracy, "accuracy/top5": 99.0},
+    )
 
 
 LARGEST = record("largest", None, None, 300.0, 73.0)

@@ -160,6 +160,20 @@ class SearchSpace:
                 record.setdefault(_RECORD_KEYS[dimension.kind], {})[dimension.name] = subnet[dimension.name]
         return record
 
+    def check(self, subnet: Mapping[str, Any]) -> Subnet:
+        """A subnet whose choices are those of this space, in its order.
+
+        Raises:
+            ConfigError: A choice is missing or outside this space.
+        """
+        choices: dict[str, Any] = {}
+        for dimension in self.dimensions:
+            if dimension.name not in subnet:
+                raise ConfigError(f"a subnet has no choice for {dimension.name!r}: {dict(subnet)!s:.300}")
+            dimension.index(subnet[dimension.name])
+            choices[dimension.name] = subnet[dimension.name]
+        return Subnet(choices)
+
     def from_record(self, record: Mapping[str, Any]) -> Subnet:
         """The subnet of a record written by :meth:`to_record`; other keys of the record are left alone.
 

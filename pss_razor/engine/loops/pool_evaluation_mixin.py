@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from torch.utils.data import DataLoader
 
-from pss_razor.core import ConfigError, Criterion, best_of_pools, is_scalar
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, Subnet, best_of_pools, is_scalar
 from pss_razor.engine.hooks import SubnetSamplerHook
 from pss_razor.evaluation.checks import get_algorithm
 from pss_razor.evaluation.evaluation_check import check_pool_evaluation
@@ -36,7 +38,7 @@ class PoolEvaluationMixin:
 
     Attributes:
         criterion: The metric that decides.
-        results: A record for each evaluated subnet, see :meth:`PoolEvaluator.candidates`, with ``metrics``.
+        results: The evaluated subnets.
 
     Raises:
         ConfigError: A value cannot work.
@@ -66,7 +68,7 @@ class PoolEvaluationMixin:
         self.top_k = top_k
         self.calibration_batches = calibration_batches
         self.criterion = Criterion(decided_by, rule)
-        self.results: list[dict[str, Any]] = []
+        self.results: list[EvaluatedSubnet] = []
         self.check(self.dataloader, self.evaluator, f"{self.mode}_dataloader")
 
     def check(self, dataloader: Any, evaluator: Any, name: str) -> None:
@@ -85,21 +87,32 @@ class PoolEvaluationMixin:
             get_algorithm(self.runner), sampler, self.runner.train_dataloader, self.calibration_batches, self.fp16
         )
 
-    def evaluate_records(self, evaluator: PoolEvaluator, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Evaluate the subnets of records.
+    def evaluate_subnets(self, evaluator: PoolEvaluator, subnets: Sequence[EvaluatedSubnet]) -> list[EvaluatedSubnet]:
+        """Evaluate subnets.
 
         Args:
             evaluator: Of :meth:`build_evaluator_of_pools`.
-            records: Of :meth:`PoolEvaluator.candidates`.
+            subnets: Of :meth:`PoolEvaluator.candidates`.
 
         Returns:
-            The records with ``metrics``.
+            The subnets with metrics.
         """
         # One subnet can be in the pools of several metrics.
-        distinct = list(dict.fromkeys(record["subnet"] for record in records))
-        measured = evaluator.evaluate(distinct, self.dataloader, self.evaluator, self.runner, self.mode)
-        metrics_of = dict(zip(distinct, measured, strict=True))
-        return [{**record, "metrics": metrics_of[record["subnet"]]} for record in records]
+        distinct = list(dict.fromkeys(own.subnet for own in subnets))
+        statistics = evaluator.calibrate_all(distinct)
+        found: dict[str, dict[Subnet, dict[str, Any]]] = {}
+        for field, dataloader, metrics in self.measurements:
+            measured = evaluator.evaluate(distinct, dataloader, metrics, self.runner, self.mode, statistics)
+            found[field] = dict(zip(distinct, measured, strict=True))
+        return [
+            dataclasses.replace(own, **{field: metrics_of[own.subnet] for field, metrics_of in found.items()})  # type: ignore[arg-type]
+            for own in subnets
+        ]
+
+    @property
+    def measurements(self) -> list[tuple[str, DataLoader, Evaluator]]:
+        """What is measured, one after the other: field of :class:`EvaluatedSubnet`, images, metrics."""
+        return [("metrics", self.dataloader, self.evaluator)]
 
     def run(self) -> dict[str, float]:
         """Evaluate; returns the metrics of the largest, the smallest and every pool's best subnet, and pools' mean.
@@ -109,12 +122,12 @@ class PoolEvaluationMixin:
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")
         evaluator = self.build_evaluator_of_pools()
-        self.results = self.evaluate_records(evaluator, evaluator.candidates(self.top_k))
+        self.results = self.evaluate_subnets(evaluator, evaluator.candidates(self.top_k))
         best = best_of_pools(self.results, self.criterion)
         metrics = {
-            f"{r['name']}/{name}": value for r in best for name, value in r["metrics"].items() if is_scalar(value)
+            f"{own.name}/{name}": value for own in best for name, value in own.measured.items() if is_scalar(value)
         }
-        pools = [r["metrics"] for r in best if r["metric"] is not None]
+        pools = [own.measured for own in best if own.pool is not None]
         for name, value in (pools[0] if pools else {}).items():
             if is_scalar(value):
                 metrics[f"pools_mean/{name}"] = sum(m[name] for m in pools) / len(pools)

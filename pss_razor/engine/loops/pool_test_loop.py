@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import DataLoader
+
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
-from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 from pss_razor.evaluation.results import RESULTS_FILE, describe_images, write_results
 from pss_razor.registry import LOOPS
 
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop
 
 
@@ -47,7 +49,8 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.out_file = Path(out_file) if out_file else Path(self.runner.work_dir) / RESULTS_FILE
-        self.selection_dataloader = self.selection_evaluator = None
+        self.selection_dataloader: DataLoader | None = None
+        self.selection_evaluator: Evaluator | None = None
         if selection_dataloader is not None:
             self.selection_dataloader = self.runner.build_dataloader(selection_dataloader, seed=self.runner.seed)
             self.selection_evaluator = (
@@ -55,23 +58,12 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
             )
             self.check(self.selection_dataloader, self.selection_evaluator, "test_cfg.selection_dataloader")
 
-    def evaluate_records(self, evaluator: PoolEvaluator, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Evaluate the subnets of records, on the selection images too where there are any.
-
-        Returns:
-            The records with ``metrics`` and, of the selection images, ``selection_metrics``.
-        """
-        distinct = list(dict.fromkeys(record["subnet"] for record in records))
-        statistics = evaluator.calibrate_all(distinct)
-        metrics_of = {}
-        for key, dataloader, metrics in (
-            ("selection_metrics", self.selection_dataloader, self.selection_evaluator),
-            ("metrics", self.dataloader, self.evaluator),
-        ):
-            if dataloader is not None:
-                measured = evaluator.evaluate(distinct, dataloader, metrics, self.runner, self.mode, statistics)
-                metrics_of[key] = dict(zip(distinct, measured, strict=True))
-        return [{**record, **{key: of[record["subnet"]] for key, of in metrics_of.items()}} for record in records]
+    @property
+    def measurements(self) -> list[tuple[str, DataLoader, Evaluator]]:
+        """The selection images come first, where there are any."""
+        if self.selection_dataloader is None or self.selection_evaluator is None:
+            return super().measurements
+        return [("selection_metrics", self.selection_dataloader, self.selection_evaluator), *super().measurements]
 
     def run(self) -> dict[str, float]:
         """Evaluate and write the results."""
