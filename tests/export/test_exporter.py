@@ -336,6 +336,24 @@ def test_accuracy_is_of_the_exported_network(exported, tested, tmp_path, monkeyp
     assert measured == [2, 2]
 
 
+def test_a_bundle_alone_is_measured_once(exported, tested, tmp_path):
+    evaluator, records, dataloader, _ = exported
+    measured = []
+
+    def measure(networks):
+        measured.append(len(networks))
+        return measure_networks(tested, evaluator, networks)
+
+    def run():
+        return export.export_subnets(evaluator, records[:2], dataloader, tmp_path, ["bundle"], "own", SOURCE,
+                                     tested.test_loop.criterion, measure)  # fmt: skip
+
+    entries = run()
+    assert [entry["accuracy_of"] for entry in entries] == ["the export"] * 2
+    assert run() == entries and measured == [2]
+    assert not list(tmp_path.glob("*/model.*"))
+
+
 def test_networks_of_other_versions_are_written_anew(exported, count_exports, tmp_path, monkeypatch):
     evaluator, records, dataloader, _ = exported
 
