@@ -307,7 +307,8 @@ def test_test_with_another_number_of_classes(call, write_config, trained):
 
 def test_results_of_another_space(call, tiny, trained, tmp_path):
     results = tmp_path / "results.json"
-    results.write_text(json.dumps({"format": 1, "subnets": [{"channels": {"stem": 8}, "resolution": 32}]}))
+    subnet = {"name": "largest", "resources": {}, "channels": {"stem": 8}, "resolution": 32}
+    results.write_text(json.dumps({"format": 1, "subnets": [subnet]}))
     done = call("export_subnets.py", tiny, trained, "--out-dir", tmp_path / "export", "--results", results)
     fails(done, str(results), "another search space")
 
