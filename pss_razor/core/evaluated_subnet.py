@@ -8,11 +8,8 @@ from typing import Any
 
 from pss_razor.core.errors import ConfigError
 from pss_razor.core.scalars import is_number
-from pss_razor.core.space.search_space import SearchSpace
+from pss_razor.core.space.search_space import RECORD_KEYS, SearchSpace
 from pss_razor.core.space.subnet import Subnet
-
-# The kinds of choices in a record besides the resolution; see SearchSpace.to_record.
-_CHOICES = ("channels", "ops", "values")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +113,7 @@ class EvaluatedSubnet:
 
 
 def _choices(record: Mapping[str, Any]) -> Subnet:
-    tables = [record.get(key, {}) for key in _CHOICES]
+    tables = [record.get(key, {}) for key in RECORD_KEYS.values()]
     choices = {name: choice for table in tables if isinstance(table, Mapping) for name, choice in table.items()}
     if "resolution" in record:
         choices["resolution"] = record["resolution"]

@@ -81,7 +81,8 @@ def evaluate_kept_predictions(group: Sequence[KeptPredictions], size: int) -> li
     """
     num_processes = get_world_size()
     computed: dict[tuple[int, int], dict[str, Any]] = {}  # by the numbers of subnet and metric
-    progress = tqdm(total=len(group), desc="metrics", unit="subnet", disable=not is_main_process(), leave=False)
+    hidden = len(group) == 1 or not is_main_process()
+    progress = tqdm(total=len(group), desc="metrics", unit="subnet", disable=hidden, leave=False)
     with progress:
         for first in range(0, len(group), num_processes):
             together = range(first, min(first + num_processes, len(group)))

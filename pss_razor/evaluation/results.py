@@ -112,6 +112,26 @@ def read_document(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: The file is missing, of another kind, or damaged.
     """
+    document = _read_json(path)
+    return {**document, "subnets": _evaluated(path, document)}
+
+
+def read_results(path: Path, space: SearchSpace) -> list[EvaluatedSubnet]:
+    """Read the subnets of :func:`write_results`, of a search space.
+
+    Raises:
+        ConfigError: The file is missing, of another kind, damaged, or of another search space.
+    """
+    document = _read_json(path)
+    evaluated = _evaluated(path, document)
+    try:
+        subnets = [space.from_record(record) for record in document["subnets"]]
+    except ConfigError as error:
+        raise ConfigError(f"results file {path} is of another search space: {error}") from error
+    return [dataclasses.replace(own, subnet=subnet) for own, subnet in zip(evaluated, subnets, strict=True)]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = parse_json(path.read_bytes())
     except FileNotFoundError:
@@ -121,24 +141,14 @@ def read_document(path: Path) -> dict[str, Any]:
     subnets = document.get("subnets") if isinstance(document, dict) and document.get("format") == _FORMAT else None
     if not isinstance(subnets, list):
         raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
+    return document
+
+
+def _evaluated(path: Path, document: Mapping[str, Any]) -> list[EvaluatedSubnet]:
     try:
-        evaluated = [EvaluatedSubnet.from_record(record) for record in subnets]
+        return [EvaluatedSubnet.from_record(record) for record in document["subnets"]]
     except ConfigError as error:
         raise ConfigError(f"results file {path} is damaged: {error}") from error
-    return {**document, "subnets": evaluated}
-
-
-def read_results(path: Path, space: SearchSpace) -> list[EvaluatedSubnet]:
-    """Read the subnets of :func:`write_results`, of a search space.
-
-    Raises:
-        ConfigError: The file is missing, of another kind, damaged, or of another search space.
-    """
-    subnets: list[EvaluatedSubnet] = read_document(path)["subnets"]
-    try:
-        return [dataclasses.replace(own, subnet=space.check(own.subnet)) for own in subnets]
-    except ConfigError as error:
-        raise ConfigError(f"results file {path} is of another search space: {error}") from error
 
 
 def read_criterion(document: Mapping[str, Any]) -> Criterion:

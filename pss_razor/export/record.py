@@ -61,9 +61,8 @@ class ExportRecord:
         digests = {file: hash_file(self._path.with_name(file)) for file in files}
         self._formats[name] = {"settings": _plain(settings), "sha256": digests, "facts": _plain(facts)}
         document = {"key": self._key, "formats": self._formats}
-        self._path.parent.mkdir(
-            parents=True, exist_ok=True
-        )  # a subnet that is only in a bundle has no files of its own
+        # A subnet that is only in a bundle has no files of its own.
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(self._path, f"{json.dumps(document, indent=1)}\n".encode())
 
 

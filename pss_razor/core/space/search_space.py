@@ -13,7 +13,7 @@ from pss_razor.core.errors import ConfigError
 from pss_razor.core.space.subnet import Subnet
 
 # How a record on disk names the choices of each kind of dimension; a resolution is one value, the others are tables.
-_RECORD_KEYS = {"channels": "channels", "op": "ops", "value": "values"}
+RECORD_KEYS = {"channels": "channels", "op": "ops", "value": "values"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Dimension:
     probabilities: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind != "resolution" and self.kind not in _RECORD_KEYS:
-            kinds = ["resolution", *_RECORD_KEYS]
+        if self.kind != "resolution" and self.kind not in RECORD_KEYS:
+            kinds = ["resolution", *RECORD_KEYS]
             raise ConfigError(f"search group {self.name!r} has the unknown kind {self.kind!r}; choose from {kinds}")
         if not self.values:
             raise ConfigError(f"search group {self.name!r} has no choices; give it at least one")
@@ -157,22 +157,8 @@ class SearchSpace:
             if dimension.kind == "resolution":
                 record["resolution"] = subnet[dimension.name]
             else:
-                record.setdefault(_RECORD_KEYS[dimension.kind], {})[dimension.name] = subnet[dimension.name]
+                record.setdefault(RECORD_KEYS[dimension.kind], {})[dimension.name] = subnet[dimension.name]
         return record
-
-    def check(self, subnet: Mapping[str, Any]) -> Subnet:
-        """A subnet whose choices are those of this space, in its order.
-
-        Raises:
-            ConfigError: A choice is missing or outside this space.
-        """
-        choices: dict[str, Any] = {}
-        for dimension in self.dimensions:
-            if dimension.name not in subnet:
-                raise ConfigError(f"a subnet has no choice for {dimension.name!r}: {dict(subnet)!s:.300}")
-            dimension.index(subnet[dimension.name])
-            choices[dimension.name] = subnet[dimension.name]
-        return Subnet(choices)
 
     def from_record(self, record: Mapping[str, Any]) -> Subnet:
         """The subnet of a record written by :meth:`to_record`; other keys of the record are left alone.
@@ -182,7 +168,7 @@ class SearchSpace:
         """
         choices: dict[str, Any] = {}
         for dimension in self.dimensions:
-            table = record if dimension.kind == "resolution" else record.get(_RECORD_KEYS[dimension.kind], {})
+            table = record if dimension.kind == "resolution" else record.get(RECORD_KEYS[dimension.kind], {})
             key = "resolution" if dimension.kind == "resolution" else dimension.name
             if not isinstance(table, Mapping) or key not in table:
                 raise ConfigError(f"a subnet record has no choice for {dimension.name!r}: {dict(record)!s:.300}")
