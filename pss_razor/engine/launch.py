@@ -87,8 +87,13 @@ def one_line_errors() -> Iterator[None]:
     except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
         sys.exit(f"error: {error.filename}: {error.strerror}; choose another path")
     except (KeyError, TypeError) as error:
-        files = [frame.filename.replace("\\", "/") for frame in traceback.extract_tb(error.__traceback__)]
-        building = any("mmengine/registry/" in file for file in files)
+        frames = traceback.extract_tb(error.__traceback__)
+        files = [frame.filename.replace("\\", "/") for frame in frames]
+        # Loops of mmengine's own are built by the runner itself.
+        building = any(
+            "mmengine/registry/" in file or ("mmengine/runner/" in file and frame.name.startswith("build_"))
+            for file, frame in zip(files, frames, strict=True)
+        )
         wrong_argument = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(error))
         if "mmengine/registry/" not in files[-1] and not (building and wrong_argument):
             raise

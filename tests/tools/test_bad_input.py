@@ -334,3 +334,13 @@ def test_diverged_training_stops(call, tiny):
     assert done.code == 1
     assert "the training loss has diverged; lower the learning rate" in done.err.splitlines()[-1]
     assert done.err.splitlines()[-1].startswith("error:")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["train_cfg.max_epoch=1", "val_cfg.topk=1", "model.mutator.type=SubnetMutatr", "optim_wrapper.optimizr=3"],
+)
+def test_a_misspelt_key_or_type(call, tiny, setting):
+    done = call("train.py", tiny, "--cfg-options", setting)
+    key = setting.split("=")[0].split(".")[-1]
+    fails(done, "the config asks for something that cannot be built", "SubnetMutatr" if key == "type" else key)
