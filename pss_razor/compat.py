@@ -188,6 +188,12 @@ def gloo_without_gpu() -> Iterator[None]:
         yield
 
 
+def removed_default_hooks(hooks: dict[str, Any]) -> list[str]:
+    """Which entries of ``default_hooks`` are None and have to go: mmengine removes those of its own, and asserts else."""
+    own = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
+    return [name for name, hook in hooks.items() if hook is None and name not in own]
+
+
 # What has no public name in mmengine and mmrazor.
 
 

@@ -194,7 +194,7 @@ def assert_same_training(assert_same):
 
     def compare(path_a, path_b) -> None:
         a, b = (torch.load(path, weights_only=True) for path in (path_a, path_b))
-        parts = ("state_dict", "optimizer", "param_schedulers", "pss")
+        parts = ("state_dict", "optimizer", "param_schedulers", "pss", "random_state")
         assert a["meta"]["epoch"] == b["meta"]["epoch"] and a["meta"]["iter"] == b["meta"]["iter"]
         assert_same({part: a[part] for part in parts}, {part: b[part] for part in parts})
 

@@ -31,7 +31,7 @@ from mmengine.dist import init_dist
 from mmengine.fileio import LocalBackend, get_file_backend
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import AmpOptimWrapper
-from mmengine.runner import save_checkpoint
+from mmengine.runner import Runner, save_checkpoint
 from mmrazor.engine import EvolutionSearchLoop
 from mmrazor.models.mutables import OneShotMutableOP
 from mmrazor.models.mutators import NasMutator
@@ -698,3 +698,13 @@ class TestSearchStillNeeded:
         parameters[1].grad = torch.ones(2)
         with pytest.raises(TypeError):
             optimizer.step()
+
+
+def test_mmengine_removes_only_its_own_default_hooks(tmp_path):
+    """``default_hooks=dict(name=None)`` is an assertion for any other name."""
+    runner = object.__new__(Runner)
+    runner._hooks = []
+    with pytest.raises(AssertionError):
+        runner.register_default_hooks({"random_state": None})
+    hooks = {"random_state": None, "checkpoint": None, "timer": dict(type="IterTimerHook")}
+    assert compat.removed_default_hooks(hooks) == ["random_state"]

@@ -10,6 +10,8 @@ default_hooks = dict(
     # Two are kept, so that one is complete at any moment.
     checkpoint=dict(type="CheckpointHook", interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type="DistSamplerSeedHook"),
+    # A training that is resumed goes on as if it had not stopped.
+    random_state=dict(type="RandomStateHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

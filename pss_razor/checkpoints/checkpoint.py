@@ -17,6 +17,7 @@ from pss_razor.checkpoints.pickle_check import UnknownNameError, check_extent
 from pss_razor.core import CheckpointError
 
 CHECKPOINT_KEY = "pss"
+RANDOM_STATE_KEY = "random_state"
 
 
 def find_latest_checkpoint(work_dir: str | os.PathLike[str]) -> Path | None:

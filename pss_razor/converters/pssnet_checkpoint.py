@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, check_state_dict, load_checked
+from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, RANDOM_STATE_KEY, check_state_dict, load_checked
 from pss_razor.checkpoints.numpy_stand_ins import numpy_scalar_stand_ins
 from pss_razor.converters.pssnet_layout import LAYOUTS, PSSNetLayout, find_layout
 from pss_razor.core import (
@@ -138,8 +138,8 @@ class PSSNetCheckpoint:
         )
         # A clone has a storage of its own: torch.save writes whole storages.
         weights = {name: tensor.clone() for name, tensor in self.weights.items()}
-        hook_state = {**sampler.state_dict(), "processes": [], "data_seed": None}
-        return {"meta": meta, "state_dict": weights, CHECKPOINT_KEY: hook_state}, notes
+        states = {CHECKPOINT_KEY: sampler.state_dict(), RANDOM_STATE_KEY: {"processes": []}}
+        return {"meta": meta, "state_dict": weights, **states}, notes
 
     def _read_entries(self, metric: str, space: SearchSpace) -> list[tuple[Subnet, float, float]]:
         """Subnet, target and score of every entry of a metric's pools."""

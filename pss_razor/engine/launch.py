@@ -58,7 +58,15 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
 
 
 def build_runner(config: Config) -> Runner:
-    """Build the runner of a config, and start the process group where there are several processes."""
+    """Build the runner of a config, and start the process group where there are several processes.
+
+    A training that stops can be resumed exactly: it has a ``RandomStateHook`` if the config does not say otherwise.
+    """
+    if not any(str(hook.get("type")).endswith("RandomStateHook") for hook in config.get("custom_hooks") or ()):
+        hooks = config.setdefault("default_hooks", {})
+        hooks.setdefault("random_state", dict(type="mmrazor.RandomStateHook"))
+    for name in compat.removed_default_hooks(config.get("default_hooks") or {}):
+        del config.default_hooks[name]
     with compat.gloo_without_gpu():
         return Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
 

@@ -205,7 +205,7 @@ def test_one_distributed_process(device, tmp_path):
     options = ["--work-dir", tmp_path, "--cfg-options", "train_cfg.max_epochs=1"]
     done = run_tool("tools/dist_train.sh", TINY, 1, *options, PORT=port)
     assert f"backend='{'nccl' if device == 'cuda' else 'gloo'}'" in done.stdout
-    assert len(read_checkpoint(tmp_path / "epoch_1.pth", needs_pools=True)["pss"]["processes"]) == 1
+    assert len(read_checkpoint(tmp_path / "epoch_1.pth", needs_pools=True)["random_state"]["processes"]) == 1
     run_tool("tools/dist_test.sh", TINY, tmp_path / "epoch_1.pth", 1, "--work-dir", tmp_path, PORT=port)
     assert json.loads((tmp_path / "pool_results.json").read_text())["dataset_size"] == 48
 

@@ -337,7 +337,8 @@ def _checkpoint(folder: Path) -> tuple[Callable[[random.Random, Path], None], Ca
             "state": {0: {"momentum_buffer": torch.ones(4, 3)}},
             "param_groups": [{"lr": 0.1, "params": [0, 1]}],
         },
-        "pss": {**json.loads(json.dumps(sampler.state_dict())), "processes": [], "data_seed": None},
+        "pss": json.loads(json.dumps(sampler.state_dict())),
+        "random_state": {"processes": []},
     }
 
     def read(path: Path) -> None:

@@ -96,7 +96,7 @@ def test_train_then_test_on_two_processes(spawn, tiny, tmp_path):
     done = spawn("tools/dist_train.sh", tiny, 2, "--work-dir", tmp_path, "--cfg-options", *settings, PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
     state = read_checkpoint(tmp_path / "epoch_2.pth", needs_pools=True)
-    assert len(state["pss"]["processes"]) == 2  # the random states of both
+    assert len(state["random_state"]["processes"]) == 2  # the random states of both
     done = spawn("tools/dist_test.sh", tiny, tmp_path / "epoch_2.pth", 2, "--work-dir", tmp_path, PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]
     together = json.loads((tmp_path / "pool_results.json").read_text())
@@ -140,4 +140,4 @@ def test_two_nodes(root, environment, tiny, tmp_path):
         _, err = node.communicate(timeout=200)
         assert node.returncode == 0, err[-3000:]
     state = read_checkpoint(tmp_path / "epoch_1.pth", needs_pools=True)
-    assert len(state["pss"]["processes"]) == 2 and state["meta"]["iter"] == 6
+    assert len(state["random_state"]["processes"]) == 2 and state["meta"]["iter"] == 6

@@ -13,7 +13,4 @@ train_cfg = dict(by_epoch=True, max_epochs=510, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(enable=False, base_batch_size=1024)
-custom_hooks = [
-    dict(type="EMAHook", momentum=1e-4, update_buffers=True),
-    dict(type="RandomStateHook"),
-]
+custom_hooks = [dict(type="EMAHook", momentum=1e-4, update_buffers=True)]

@@ -27,5 +27,4 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 optim_wrapper = dict(constructor="MergedGroupsConstructor")
 train_cfg = dict(val_interval=10)
-custom_hooks = [dict(type="RandomStateHook")]
 auto_scale_lr = dict(enable=False, base_batch_size=1024)

@@ -25,7 +25,6 @@ val_cfg = None
 val_dataloader = None
 val_evaluator = None
 test_cfg = dict()
-custom_hooks = [dict(type="RandomStateHook")]
 default_hooks = dict(logger=dict(interval=18))
 # A step runs one op at each place.
 model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel", find_unused_parameters=True)

@@ -23,7 +23,6 @@ from pss_razor.core import (
     TrainingDivergedError,
     atomic_write,
 )
-from pss_razor.engine.hooks.random_state_hook import RandomStateHook
 from pss_razor.evaluation.bn_calibration import calibrate_bn
 from pss_razor.evaluation.calibration_images import load_calibration_batches
 from pss_razor.evaluation.checks import get_model
@@ -31,13 +30,14 @@ from pss_razor.models import Cream, CreamStep
 from pss_razor.registry import HOOKS
 
 from mmengine.dist import all_gather, broadcast, master_only
+from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 _CALIBRATION_BATCHES = 9
 
 
 @HOOKS.register_module()
-class PathBoardHook(RandomStateHook):
+class PathBoardHook(Hook):
     """Draw a path before every training iteration, and enter it on the board of prioritized paths (Cream, section 3).
 
     Writes the board to ``board.json`` after every epoch, and the result to ``best_fix_subnet.yaml``, as MMRazor's
@@ -56,6 +56,7 @@ class PathBoardHook(RandomStateHook):
         ``custom_hooks=[dict(type='PathBoardHook', pool_size=10, meta_start_epoch=20)]``
     """
 
+    priority = "NORMAL"
     checkpoint_key = "cream"
 
     def __init__(
@@ -67,7 +68,6 @@ class PathBoardHook(RandomStateHook):
         op_probabilities: Sequence[float] = (0.05, 0.2, 0.05, 0.5, 0.05, 0.15),
         seed: int | None = None,
     ) -> None:
-        super().__init__()
         for name, value in dict(meta_start_epoch=meta_start_epoch, update_iter=update_iter - 1).items():
             if value < 0:
                 raise ConfigError(f"PathBoardHook: {name} is too low; meta_start_epoch >= 0, update_iter >= 1")
@@ -86,8 +86,7 @@ class PathBoardHook(RandomStateHook):
         self.sampler = PathSampler(space, self.sampling, self.op_probabilities, seed)
 
     def before_train(self, runner: Runner) -> None:
-        """Check what would fail late, and continue the random states of a resumed run."""
-        super().before_train(runner)
+        """Check what would fail late."""
         algorithm = _algorithm(runner)
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError("Cream's schedule counts epochs; set train_cfg.by_epoch=True")
@@ -147,7 +146,6 @@ class PathBoardHook(RandomStateHook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Log and write the board."""
-        super().after_train_epoch(runner)
         if self.board:
             rows = [
                 f"{entry.accuracy:7.2f} % {entry.flops:9.2f} MFLOPs  {_arch(runner, entry)}" for entry in self.board
@@ -188,8 +186,7 @@ class PathBoardHook(RandomStateHook):
         runner.logger.info(f"testing {best.flops:.2f} MFLOPs, {_arch(runner, best)}, with the supernet's weights")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the board and random states."""
-        super().before_save_checkpoint(runner, checkpoint)
+        """Add the board."""
         checkpoint[self.checkpoint_key] = {
             "board": self.board.state_dict(self.sampler.space),
             "generator": self.sampler.generator.bit_generator.state,
@@ -197,7 +194,6 @@ class PathBoardHook(RandomStateHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Take over board and draws, unless the checkpoint only initialises a training."""
-        super().after_load_checkpoint(runner, checkpoint)
         training = compat.is_training(runner)
         if training and not compat.resumes(runner):
             runner.logger.info("load_from initialises the weights only; the board starts empty")

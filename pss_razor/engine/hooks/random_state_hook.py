@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from pss_razor import compat
-from pss_razor.checkpoints.checkpoint import check_state_dict
+from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, RANDOM_STATE_KEY, check_state_dict
+from pss_razor.core import CheckpointError
 from pss_razor.evaluation.checks import get_model
 from pss_razor.evaluation.random_state import get_random_state, seed_generators, set_random_state
 from pss_razor.models import SubnetMutator
@@ -22,18 +23,17 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 class RandomStateHook(Hook):
     """Save the random states of all processes, so that a training resumed at an epoch equals one that never stopped.
 
-    mmengine seeds all processes alike. Here only the first keeps its seed, so that images which the main process
+    Every training has this hook, unless ``default_hooks.random_state`` is None. mmengine seeds all processes alike. Here only the first keeps its seed, so that images which the main process
     augments are augmented otherwise on every rank; what has to be alike on all ranks, such as the path that SPOS
     trains, comes from the generator of :class:`SubnetMutator`. Validation leaves random states as they were.
 
     Not for iteration-based training, where mmengine reads the past batches again.
 
     Example:
-        ``custom_hooks=[dict(type='RandomStateHook')]``
+        ``default_hooks=dict(random_state=dict(type='RandomStateHook'))``
     """
 
     priority = "NORMAL"
-    random_state_key = "random_state"
 
     def __init__(self) -> None:
         self._process_states: list[dict[str, Any]] | None = None
@@ -60,7 +60,10 @@ class RandomStateHook(Hook):
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             runner.logger.warning("by_epoch=False: random states and the order of images do not continue")
         if get_rank() < len(processes):
-            set_random_state(processes[get_rank()])
+            try:
+                set_random_state(processes[get_rank()])
+            except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+                raise CheckpointError(f"the checkpoint's random states are damaged: {error!r}") from error
         else:
             seed_generators(runner.seed, get_rank(), runner.epoch)
         if isinstance(mutator, SubnetMutator) and state.get("choices") is not None:
@@ -85,34 +88,42 @@ class RandomStateHook(Hook):
         self._before_validation = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the random states."""
-        checkpoint[self.random_state_key] = self.random_states(runner)
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Take the states over, where a training is resumed; mmengine would take weights of another model for its own.
-
-        Raises:
-            CheckpointError: The checkpoint is of another model.
-        """
-        if not (compat.is_training(runner) and compat.resumes(runner)):
-            return
-        check_state_dict(get_model(runner), checkpoint["state_dict"])
-        self._resumed = checkpoint.get(self.random_state_key)
-        if self._resumed is None:
-            runner.logger.warning(
-                f"the checkpoint has no random states (key {self.random_state_key!r}): the resumed training is not "
-                "the one that stopped"
-            )
-
-    def random_states(self, runner: Runner) -> dict[str, Any]:
-        """The random states of all processes, of choices, and the seed of the order of images."""
+        """Add the random states of all processes, of choices, and the seed of the order of images."""
         # Without an epoch's end behind it, only this process' own state is at hand.
         own = [self._before_validation or get_random_state()]
         processes = self._process_states if get_world_size() > 1 and self._process_states else own
         mutator = getattr(get_model(runner), "mutator", None)
         generator = mutator.generator if isinstance(mutator, SubnetMutator) else None
-        return {
+        checkpoint[RANDOM_STATE_KEY] = {
             "processes": processes,
             "choices": None if generator is None else generator.bit_generator.state,
             "data_seed": getattr(runner.train_dataloader.sampler, "seed", None),
         }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Take the states over, where a training is resumed; mmengine would take weights of another model for its own.
+
+        Raises:
+            CheckpointError: The checkpoint is of another model, or was imported from another program.
+        """
+        if not (compat.is_training(runner) and compat.resumes(runner)):
+            return
+        check_state_dict(get_model(runner), checkpoint["state_dict"])
+        self._resumed = _find_random_states(checkpoint)
+        if self._resumed is None:
+            runner.logger.warning(
+                f"the checkpoint has no random states (key {RANDOM_STATE_KEY!r}): the resumed training is not the one "
+                "that stopped"
+            )
+        elif not self._resumed["processes"]:
+            raise CheckpointError("the checkpoint was imported and cannot be resumed; start from it with load_from")
+
+
+def _find_random_states(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """What a checkpoint has of random states; in version 0.1, those of PSS were kept among the sampler's."""
+    own, sampler = checkpoint.get(RANDOM_STATE_KEY), checkpoint.get(CHECKPOINT_KEY)
+    if own is None and isinstance(sampler, dict) and "processes" in sampler:
+        own = sampler
+    if own is not None and not (isinstance(own, dict) and isinstance(own.get("processes"), list)):
+        raise CheckpointError(f"the checkpoint's {RANDOM_STATE_KEY!r} is damaged: it has no list of 'processes'")
+    return own

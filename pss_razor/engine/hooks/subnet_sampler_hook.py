@@ -11,29 +11,28 @@ import torch
 
 from pss_razor import compat
 from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, check_state_dict, get_sampler_state
-from pss_razor.core import AdditiveCost, CheckpointError, ConfigError, Constraint, Draw, SubnetSampler
+from pss_razor.core import AdditiveCost, ConfigError, Constraint, Draw, SubnetSampler
 from pss_razor.engine.hooks.host_copy import HostCopy
-from pss_razor.engine.hooks.random_state_hook import RandomStateHook
 from pss_razor.evaluation.checks import check_dataloader, check_image_size, first_image, get_algorithm
 from pss_razor.evaluation.random_state import isolated_random_state
 
 from mmengine.dist import all_gather
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 
-class SubnetSamplerHook(RandomStateHook, ABC):
+class SubnetSamplerHook(Hook, ABC):
     """Draw a subnet before every training iteration and tell the sampler its score after it.
 
-    Owns the sampler, and saves it, with the random states of all processes, under one key of the checkpoint, so that
-    a resumed run equals one that never stopped. (Not for iteration-based training, where mmengine reads the past
-    batches again.)
+    Owns the sampler, and saves it under one key of the checkpoint.
 
     Args:
         seed: Seed of the draws; None takes the runner's.
     """
 
+    priority = "NORMAL"
+
     def __init__(self, seed: int | None = None) -> None:
-        super().__init__()
         self.seed = seed
         self._sampler: SubnetSampler | None = None
         self._draw: Draw | None = None
@@ -70,7 +69,7 @@ class SubnetSamplerHook(RandomStateHook, ABC):
                 )
 
     def before_train(self, runner: Runner) -> None:
-        """Check what would fail late, and continue the random states of a resumed run."""
+        """Check what would fail late."""
         accumulative_counts = compat.accumulative_counts(runner.optim_wrapper)
         if accumulative_counts != 1:
             raise ConfigError(
@@ -82,11 +81,9 @@ class SubnetSamplerHook(RandomStateHook, ABC):
         with isolated_random_state(0):  # augmentation draws random numbers
             images = algorithm.data_preprocessor(first_image(runner.train_dataloader), False)["inputs"]
         check_image_size(algorithm, images, "train_dataloader")
-        super().before_train(runner)
 
     def before_val(self, runner: Runner) -> None:
-        """Check the validation set, and keep the random states."""
-        super().before_val(runner)
+        """Check the validation set."""
         check_dataloader(get_algorithm(runner), runner.val_dataloader, "val_dataloader")
 
     def before_test(self, runner: Runner) -> None:
@@ -111,8 +108,8 @@ class SubnetSamplerHook(RandomStateHook, ABC):
         self._draw = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the sampler and random states."""
-        checkpoint[CHECKPOINT_KEY] = {**self.sampler.state_dict(), **self.random_states(runner)}
+        """Add the sampler."""
+        checkpoint[CHECKPOINT_KEY] = self.sampler.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check that the checkpoint is of this model; take over the sampler, unless it only initialises a training."""
@@ -121,8 +118,4 @@ class SubnetSamplerHook(RandomStateHook, ABC):
             runner.logger.info("load_from initialises the weights only; the pools start empty")
             return
         check_state_dict(get_algorithm(runner), checkpoint["state_dict"])
-        state = get_sampler_state(checkpoint)
-        if training and not state["processes"]:
-            raise CheckpointError("the checkpoint was imported and cannot be resumed; start from it with load_from")
-        self.sampler.load_state_dict(state)
-        self._resumed = state if training else None
+        self.sampler.load_state_dict(get_sampler_state(checkpoint))

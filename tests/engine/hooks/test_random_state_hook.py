@@ -212,3 +212,63 @@ def test_two_processes(path, workers, tmp_path, assert_same):
     one, other = (torch.load(tmp_path / n / "epoch_2.pth", weights_only=True) for n in ("straight", "resumed"))
     assert_same({part: one[part] for part in PARTS}, {part: other[part] for part in PARTS})
     assert len(one["random_state"]["processes"]) == 2
+
+
+class TestCheckpoints:
+    """What ``RandomStateHook`` makes of checkpoints that it did not write."""
+
+    @pytest.fixture
+    def changed(self, straight, tmp_path):
+        """``changed(function)``: the checkpoint of a first epoch, after ``function`` has changed its content."""
+
+        def change(function):
+            content = torch.load(straight / "epoch_1.pth", weights_only=True)
+            function(content)
+            torch.save(content, tmp_path / "changed.pth")
+            return {"load_from": str(tmp_path / "changed.pth"), "resume": True}
+
+        return change
+
+    def test_version_0_1_kept_those_of_pss_with_the_sampler(
+        self, make_runner, straight, changed, tmp_path, assert_same_training
+    ):
+        def as_in_0_1(content):
+            content["pss"].update(content.pop("random_state"))
+            del content["pss"]["choices"]  # came later
+
+        make_runner(tmp_path, changed(as_in_0_1)).train()
+        assert_same_training(straight / "epoch_3.pth", tmp_path / "epoch_3.pth")
+
+    def test_none_at_all(self, make_runner, changed, tmp_path, caplog):
+        make_runner(tmp_path, changed(lambda content: content.pop("random_state"))).train()
+        (log,) = tmp_path.glob("*/*.log")
+        assert "the checkpoint has no random states (key 'random_state')" in log.read_text()
+
+    @pytest.mark.parametrize(
+        ("state", "message"),
+        [
+            ({"processes": []}, "was imported and cannot be resumed; start from it with load_from"),
+            ([1], "'random_state' is damaged: it has no list of 'processes'"),
+            ({"processes": [{"python": (3, (1, 2), None)}], "data_seed": 0}, "random states are damaged"),
+        ],
+        ids=["imported", "not a table", "half a state"],
+    )
+    def test_unusable(self, make_runner, changed, tmp_path, state, message):
+        runner = make_runner(tmp_path, changed(lambda content: content.update(random_state=state)))
+        with pytest.raises(CheckpointError, match=message):
+            runner.train()
+
+
+class TestDefault:
+    def hooks(self, runner):
+        return sum(isinstance(hook, random_state_hook.RandomStateHook) for hook in runner.hooks)
+
+    def test_every_training_has_one(self, make_runner, tmp_path):
+        """Also that of a config which knows nothing of it."""
+        assert self.hooks(make_runner(tmp_path)) == 1
+        assert self.hooks(make_runner(tmp_path, {"default_hooks": {}})) == 1
+
+    def test_unless_the_config_says_otherwise(self, make_runner, tmp_path):
+        own = {"default_hooks": {}, "custom_hooks": [dict(type="RandomStateHook")]}
+        assert self.hooks(make_runner(tmp_path, own)) == 1
+        assert self.hooks(make_runner(tmp_path, {"default_hooks.random_state": None})) == 0
