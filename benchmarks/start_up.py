@@ -34,7 +34,7 @@ class StopAtFirstIteration(Hook):
 CONFIG = """
 _base_ = "{base}"
 custom_imports = dict(imports=["pss_razor.plugin", "stop_at_first_iteration"])
-_base_.custom_hooks.append(dict(type="StopAtFirstIteration"))
+custom_hooks = [dict(type="StopAtFirstIteration")]
 """
 
 

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from unittest import mock
 
 from pss_razor.checkpoints.numpy_stand_ins import numpy_stand_ins
+from pss_razor.config import find_config
 from pss_razor.core import atomic_write
 
 _QUANTIZATION = "mmrazor.structures.quantization"
@@ -30,6 +31,7 @@ def apply() -> None:
     _allow_mmengine_checkpoints()
     _make_local_writes_atomic()
     _skip_first_steps_of_fused_sgd()
+    _find_own_configs_by_name()
 
 
 def _stand_in_for_quantization() -> None:
@@ -153,6 +155,29 @@ def _skip_first_steps_of_fused_sgd() -> None:
         _fused_sgd_hook = register_optimizer_step_pre_hook(skip)
 
 
+def _find_own_configs_by_name() -> None:
+    """Let a config inherit from ``pss_razor::pss/pss_mbv2_flops.py``.
+
+    mmengine asserts that a package is in a table of its own, does not find one that is installed as editable, and adds
+    the package's name as the scope of what is in the config; the types are registered in that of mmrazor, the config's
+    default.
+    """
+    from mmengine.config import Config
+    from mmengine.config.utils import MODULE2PACKAGE
+
+    if "pss_razor" in MODULE2PACKAGE:
+        return
+    MODULE2PACKAGE["pss_razor"] = "pss_razor"
+    find_path = Config._get_cfg_path
+
+    def find_own_path(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        if cfg_path.startswith("pss_razor::"):
+            return str(find_config(cfg_path)), None
+        return find_path(cfg_path, filename)
+
+    Config._get_cfg_path = staticmethod(find_own_path)
+
+
 def mend_predictor_handler(handler: Any) -> None:
     """Let a handler of MMRazor's ``MetricPredictor`` work.
 
@@ -189,7 +214,7 @@ def gloo_without_gpu() -> Iterator[None]:
 
 
 def removed_default_hooks(hooks: dict[str, Any]) -> list[str]:
-    """Which entries of ``default_hooks`` are None and have to go: mmengine removes those of its own, and asserts else."""
+    """Which entries of ``default_hooks`` are None and not of mmengine, which only removes its own and asserts else."""
     own = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
     return [name for name, hook in hooks.items() if hook is None and name not in own]
 

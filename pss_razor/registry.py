@@ -1,7 +1,9 @@
 """MMRazor's registries, which this plugin adds to. Import them from here: the stack is mended first."""
 
 from pss_razor import compat
+from pss_razor.core import check_extra
 
+check_extra("train", "mmengine", "mmcv", "mmcls", "mmrazor", "torchvision")
 compat.apply()
 
 from mmengine.registry import FUNCTIONS  # noqa: E402

@@ -54,7 +54,7 @@ LEAST_AVAILABLE_MIB = 1024
 
 OBSERVED = """_base_ = "{shipped}"
 custom_imports = dict(imports=["pss_razor.plugin", "rehearsal_observer", "stub_image_classifier"])
-_base_.custom_hooks.append(dict(type="RehearsalObserver", folder="{folder}"))
+custom_hooks = [dict(type="RehearsalObserver", folder="{folder}")]
 """
 # Without channels_last, which would copy each batch for a network that looks at a few of its pixels.
 STUB = """model = dict(channels_last=False, architecture=dict(type="StubImageClassifier"))
@@ -154,7 +154,7 @@ def fill_pools(checkpoint: Path, config: Path, options: Sequence[str], out: Path
     settings = load_config(str(config), options, "none", None)
     init_default_scope(settings.default_scope)
     algorithm = MODELS.build(settings.model)
-    pool_size = next(hook.pool_size for hook in settings.custom_hooks if "pool_size" in hook)
+    pool_size = settings.default_hooks.subnet_sampler.pool_size
     sampler = PrioritizedSubnetSampler(algorithm.costs, algorithm.constraints, pool_size)
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     sampler.load_state_dict(content[CHECKPOINT_KEY])

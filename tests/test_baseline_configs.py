@@ -30,12 +30,12 @@ def algorithms(build_algorithm):
 def test_differs_from_the_method_in_the_sampler_only(method, base):
     baseline = load_file(str(CONFIGS / "baselines" / f"{method}_{base}.py"), None, "none", "x")
     pss = load_file(str(CONFIGS / "pss" / f"pss_{base}.py"), None, "none", "x")
-    assert dict(baseline.custom_hooks[0]) == dict(type="BaselineSamplerHook", method=method)
+    assert dict(baseline.default_hooks.subnet_sampler) == dict(type="BaselineSamplerHook", method=method)
     largest = max(pss.model.architecture.resolutions)
     if method == "usnet":
         assert baseline.model.architecture.resolutions == [largest]
         baseline.model.architecture.resolutions = pss.model.architecture.resolutions
-    baseline.custom_hooks = pss.custom_hooks
+    baseline.default_hooks = pss.default_hooks
     assert baseline.to_dict() == pss.to_dict()
 
 
@@ -48,7 +48,7 @@ def test_sampler_and_targets(algorithms, build_algorithm, method, base):
     if method == "usnet":
         algorithm = build_algorithm(f"pss_{base}", **{"architecture.resolutions": list(resolutions)})
     assert isinstance(algorithm, PSS)
-    (hook,) = [HOOKS.build(hook) for hook in config.custom_hooks]
+    hook = HOOKS.build(config.default_hooks.subnet_sampler)
     assert isinstance(hook, BaselineSamplerHook)
     sampler = hook.build_sampler(algorithm.costs, algorithm.constraints, seed=0)
     assert all(sampler.draw().subnet["resolution"] in resolutions for _ in range(20))

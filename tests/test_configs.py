@@ -73,7 +73,7 @@ class TestEveryConfig:
         assert {group["weight_decay"] for group in optim_wrapper.optimizer.param_groups} == {0.0, 1e-4}
 
     def test_hooks_and_wrapper(self, config):
-        (hook,) = [HOOKS.build(hook) for hook in config.custom_hooks]
+        hook = HOOKS.build(config.default_hooks.subnet_sampler)
         assert isinstance(hook, PrioritizedPoolSamplerHook)
         assert hook.p_explore == (1.0, 0.01) and hook.temperature == (1.0, 0.01) and hook.score_momentum == 0.9
         for default in config.default_hooks.values():
@@ -140,8 +140,7 @@ class TestImageNet:
         assert config.model.architecture.head.in_channels == 1280
         assert config.model.architecture.backbone.width_range == (0.75, 1.0)
         assert list(config.model.architecture.resolutions) == list(range(128, 225, 8))
-        (hook,) = config.custom_hooks
-        assert hook == dict(
+        assert config.default_hooks.subnet_sampler == dict(
             type="PrioritizedPoolSamplerHook",
             pool_size=50,
             score_momentum=0.9,

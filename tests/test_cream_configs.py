@@ -37,7 +37,7 @@ def test_builds(name):
     for part in (config.train_dataloader, config.test_dataloader, config.val_dataloader):
         for transform in part.dataset.pipeline if part else ():
             TRANSFORMS.build(transform)
-    for hook in config.custom_hooks:
+    for hook in [*config.default_hooks.values(), *config.get("custom_hooks", [])]:
         HOOKS.build(hook)
     optimizer = build_optim_wrapper(model, config.optim_wrapper).optimizer
     assert len({group["weight_decay"] for group in optimizer.param_groups}) == 2

@@ -2,6 +2,8 @@
 
 import argparse
 
+from pss_razor.commands.command_line import one_line_errors
+
 # File kinds of the manifest by the format that they belong to.
 FORMAT_FILES = {"torch": ("spec", "weights"), "pt2": ("pt2",), "onnx": ("onnx",)}
 BACKENDS = {"torch": "torch", "onnx": "ONNX Runtime", "bundle": "bundle"}
@@ -22,20 +24,19 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Time, and write the table and the plot."""
     args = parse_args()
-    # Imported late: --help answers at once.
-    import json
-    from pathlib import Path
-
-    import torch
-    from tqdm import tqdm
-
-    from pss_razor.core import ConfigError, atomic_write
-    from pss_razor.deploy import read_manifest
-    from pss_razor.engine.launch import one_line_errors
-    from pss_razor.estimators.latency.measure import describe_machine, time_interleaved
-    from pss_razor.visualization.latency_macs import draw_latency_against_macs
-
     with one_line_errors():
+        # Imported late: --help answers at once.
+        import json
+        from pathlib import Path
+
+        import torch
+        from tqdm import tqdm
+
+        from pss_razor.core import ConfigError, atomic_write
+        from pss_razor.deploy import read_manifest
+        from pss_razor.estimators.latency.measure import describe_machine, time_interleaved
+        from pss_razor.visualization.latency_macs import draw_latency_against_macs
+
         for name in ("threads", "rounds"):
             if getattr(args, name) < 1:
                 raise ConfigError(f"--{name} {getattr(args, name)} must be at least 1")

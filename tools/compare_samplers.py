@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from pss_razor.commands.command_line import one_line_errors
+
 TOOLS = Path(__file__).resolve().parent
 _POLL_SECONDS = 2.0
 
@@ -95,22 +97,22 @@ def stopped_at_the_end(runs: Runs, executor: ThreadPoolExecutor) -> Iterator[Non
 def main() -> None:
     """Check, run what is not there yet, and put the results together."""
     args = parse_args()
-    # Imported late: --help answers at once.
-    from tqdm import tqdm
-
-    from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
-    from pss_razor.core import ConfigError, atomic_write
-    from pss_razor.engine.launch import load_config, one_line_errors
-    from pss_razor.evaluation.comparison import check_comparable, name_methods, summarise, write_comparison
-    from pss_razor.evaluation.results import RESULTS_FILE, read_document
-
-    def is_complete(work_dir: Path) -> bool:
-        if (work_dir / RESULTS_FILE).exists():
-            read_document(work_dir / RESULTS_FILE)  # an error if it is something else
-            return True
-        return False
-
     with one_line_errors():
+        # Imported late: --help answers at once.
+        from tqdm import tqdm
+
+        from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
+        from pss_razor.core import ConfigError, atomic_write
+        from pss_razor.engine.launch import load_config
+        from pss_razor.evaluation.comparison import check_comparable, name_methods, summarise, write_comparison
+        from pss_razor.evaluation.results import RESULTS_FILE, read_document
+
+        def is_complete(work_dir: Path) -> bool:
+            if (work_dir / RESULTS_FILE).exists():
+                read_document(work_dir / RESULTS_FILE)  # an error if it is something else
+                return True
+            return False
+
         out_dir = Path(args.out_dir)
         if out_dir.exists() and not out_dir.is_dir():
             raise ConfigError(f"--out-dir {out_dir} is a file; choose another path")

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from pss_razor.commands.command_line import one_line_errors
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -76,12 +78,11 @@ def read_curves(argument: str) -> list:
 def main() -> None:
     """Read and draw."""
     args = parse_args()
-    # Imported late: --help answers at once.
-    from pss_razor.core import ConfigError, atomic_write
-    from pss_razor.engine.launch import one_line_errors
-    from pss_razor.visualization import draw_main_result, published_curves
-
     with one_line_errors():
+        # Imported late: --help answers at once.
+        from pss_razor.core import ConfigError, atomic_write
+        from pss_razor.visualization import draw_main_result, published_curves
+
         out = Path(args.out)
         if out.suffix != ".png" or out.is_dir():
             raise ConfigError(f"--out {out}: the picture is a PNG file; end the name with .png")

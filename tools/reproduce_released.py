@@ -7,6 +7,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pss_razor.commands.command_line import one_line_errors
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 NEEDS = (
     "needed are the model's checkpoint and, for -g, -c and -m, its latency tables, from the release of the PSS-Net "
@@ -161,15 +163,15 @@ def list_subnets(config) -> dict:
 def main() -> None:
     """Import, test, compare."""
     args = parse_args()
-    # Imported late: --help answers at once.
-    from pss_razor.converters import RELEASED_MODELS, import_checkpoint
-    from pss_razor.core import ConfigError, atomic_write, best_of_pools
-    from pss_razor.engine.launch import build_runner, load_config, one_line_errors
-    from pss_razor.evaluation.reproduction import find_nearest, format_reproductions, make_curve
-    from pss_razor.evaluation.results import describe_other_data, read_criterion, read_document
-    from pss_razor.visualization import draw_main_result, published_curves, published_results
-
     with one_line_errors():
+        # Imported late: --help answers at once.
+        from pss_razor.converters import RELEASED_MODELS, import_checkpoint
+        from pss_razor.core import ConfigError, atomic_write, best_of_pools
+        from pss_razor.engine.launch import build_runner, load_config
+        from pss_razor.evaluation.reproduction import find_nearest, format_reproductions, make_curve
+        from pss_razor.evaluation.results import describe_other_data, read_criterion, read_document
+        from pss_razor.visualization import draw_main_result, published_curves, published_results
+
         model = RELEASED_MODELS.get(args.model)
         if model is None:
             raise ConfigError(f"there is no released model {args.model!r}; choose of {', '.join(RELEASED_MODELS)}")

@@ -18,9 +18,6 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl"),
 )
-# Gradients are exchanged once a step; a single process ignores this.
-# With its scope: mmengine looks for wrappers in its own registry only.
-model_wrapper_cfg = dict(type="mmrazor.PSSDistributedDataParallel")
 
 vis_backends = [dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
 visualizer = dict(type="mmcls.ClsVisualizer", vis_backends=vis_backends)

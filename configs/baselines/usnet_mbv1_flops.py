@@ -4,4 +4,4 @@ _base_ = "../pss/pss_mbv1_flops.py"
 # One resolution, so that the smallest subnet of a training step has it too. Lower targets are out of reach.
 model = dict(architecture=dict(resolutions=[224]))
 
-custom_hooks = [dict(type="BaselineSamplerHook", method="usnet")]
+default_hooks = dict(subnet_sampler=dict(_delete_=True, type="BaselineSamplerHook", method="usnet"))

@@ -4,7 +4,6 @@ _base_ = [
     "../_base_/models/pss_mobilenet_v1.py",
     "../_base_/datasets/imagenet.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
-model = dict(constraints=[dict(metric="flops", first=110, last=570, step=10)])
+model = dict(constraints=[_base_.paper_constraints.flops])

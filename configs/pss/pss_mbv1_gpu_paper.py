@@ -3,8 +3,6 @@
 _base_ = "./pss_mbv1_gpu.py"
 
 model = dict(
-    estimators=dict(
-        latency_gpu=dict(type="LatencyEstimator", table="data/latency_tables/pssnet_mbv1_gpu.json", device="cuda"),
-    ),
-    constraints=[dict(metric="latency_gpu", first=70, last=240, step=10)],
+    estimators=dict(latency_gpu=_base_.paper_latency_gpu),
+    constraints=[_base_.paper_constraints.latency_gpu],
 )

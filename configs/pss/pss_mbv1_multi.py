@@ -3,15 +3,9 @@
 _base_ = "./pss_mbv1_gpu.py"
 
 model = dict(
-    estimators=dict(
-        latency_cpu=dict(
-            type="LatencyEstimator",
-            table="{{fileDirname}}/../_base_/latency_tables/mobilenet_v1_cpu.json",
-            device="cpu",
-        ),
-    ),
+    estimators=dict(latency_cpu=_base_.latency_cpu),
     constraints=[
-        dict(metric="flops", first=110, last=570, step=10),
+        _base_.paper_constraints.flops,
         dict(metric="latency_gpu", num_targets=18),
         dict(metric="latency_cpu", num_targets=22),
     ],

@@ -1,19 +1,8 @@
 # PSS-MBV2-C: 17 pools, as many as in the paper, over the latencies on the CPU of the shipped table, one thread.
 # For another device: tools/latency/build_table.py, then --cfg-options model.estimators.latency_cpu.table=FILE.json
-_base_ = [
-    "../_base_/models/pss_mobilenet_v2.py",
-    "../_base_/datasets/imagenet.py",
-    "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "./pss_mbv2_flops.py"
 
 model = dict(
-    estimators=dict(
-        latency_cpu=dict(
-            type="LatencyEstimator",
-            table="{{fileDirname}}/../_base_/latency_tables/mobilenet_v2_cpu.json",
-            device="cpu",
-        ),
-    ),
+    estimators=dict(latency_cpu=_base_.latency_cpu),
     constraints=[dict(metric="latency_cpu", num_targets=17)],
 )

@@ -3,8 +3,6 @@
 _base_ = "./pss_mbv2_cpu.py"
 
 model = dict(
-    estimators=dict(
-        latency_cpu=dict(type="LatencyEstimator", table="data/latency_tables/pssnet_mbv2_cpu.json", device="cpu"),
-    ),
-    constraints=[dict(metric="latency_cpu", first=12000, last=28000, step=1000)],
+    estimators=dict(latency_cpu=_base_.paper_latency_cpu),
+    constraints=[_base_.paper_constraints.latency_cpu],
 )

@@ -4,7 +4,6 @@ _base_ = [
     "../_base_/models/pss_mobilenet_v2.py",
     "../_base_/datasets/imagenet.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
-model = dict(constraints=[dict(metric="flops", first=70, last=300, step=10)])
+model = dict(constraints=[_base_.paper_constraints.flops])

@@ -3,11 +3,10 @@ _base_ = [
     "../_base_/models/pss_mobilenet_v2.py",
     "../_base_/datasets/cifar10.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
 model = dict(
-    data_preprocessor=dict(mean=[125.3, 123.0, 113.9], std=[51.6, 50.8, 51.3], to_rgb=False),
+    data_preprocessor=_base_.image_statistics,
     architecture=dict(resolutions=[32, 40, 48, 56, 64], head=dict(num_classes=10)),
     constraints=[dict(metric="flops", num_targets=10)],
 )

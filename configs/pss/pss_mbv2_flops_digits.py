@@ -3,11 +3,10 @@ _base_ = [
     "../_base_/models/pss_mobilenet_v2.py",
     "../_base_/datasets/digits.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
 model = dict(
-    data_preprocessor=dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False),
+    data_preprocessor=_base_.image_statistics,
     architecture=dict(resolutions=[16, 20, 24, 28, 32], head=dict(num_classes=10)),
     constraints=[dict(metric="flops", first=2, last=6, step=0.5)],
 )
@@ -17,6 +16,5 @@ param_scheduler = dict(end=24)
 train_cfg = dict(max_epochs=24, val_interval=8)
 auto_scale_lr = dict(base_batch_size=64)
 test_cfg = dict(selection_dataloader=_base_.selection_dataloader)
-default_hooks = dict(logger=dict(interval=9))
 # 18 iterations an epoch: smaller pools are full in time.
-_base_.custom_hooks[0].pool_size = 10
+default_hooks = dict(logger=dict(interval=9), subnet_sampler=dict(pool_size=10))

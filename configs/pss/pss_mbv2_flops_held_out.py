@@ -4,8 +4,7 @@ _base_ = [
     "../_base_/models/pss_mobilenet_v2.py",
     "../_base_/datasets/imagenet_held_out.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
-model = dict(constraints=[dict(metric="flops", first=70, last=300, step=10)])
+model = dict(constraints=[_base_.paper_constraints.flops])
 test_cfg = dict(selection_dataloader=_base_.selection_dataloader)

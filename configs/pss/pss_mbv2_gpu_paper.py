@@ -3,8 +3,6 @@
 _base_ = "./pss_mbv2_gpu.py"
 
 model = dict(
-    estimators=dict(
-        latency_gpu=dict(type="LatencyEstimator", table="data/latency_tables/pssnet_mbv2_gpu.json", device="cuda"),
-    ),
-    constraints=[dict(metric="latency_gpu", first=100, last=270, step=10)],
+    estimators=dict(latency_gpu=_base_.paper_latency_gpu),
+    constraints=[_base_.paper_constraints.latency_gpu],
 )

@@ -3,15 +3,9 @@
 _base_ = "./pss_mbv2_gpu.py"
 
 model = dict(
-    estimators=dict(
-        latency_cpu=dict(
-            type="LatencyEstimator",
-            table="{{fileDirname}}/../_base_/latency_tables/mobilenet_v2_cpu.json",
-            device="cpu",
-        ),
-    ),
+    estimators=dict(latency_cpu=_base_.latency_cpu),
     constraints=[
-        dict(metric="flops", first=70, last=300, step=10),
+        _base_.paper_constraints.flops,
         dict(metric="latency_gpu", num_targets=18),
         dict(metric="latency_cpu", num_targets=17),
     ],

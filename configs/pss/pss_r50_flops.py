@@ -4,7 +4,6 @@ _base_ = [
     "../_base_/models/pss_resnet50.py",
     "../_base_/datasets/imagenet.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
-model = dict(constraints=[dict(metric="flops", first=800, last=4100, step=100)])
+model = dict(constraints=[_base_.flops_constraint])

@@ -1,17 +1,8 @@
 # PSS-R50-G: 20 pools over the latencies on your GPU. The search space and the number of targets are ours.
 # No GPU table is shipped: the error on starting says how to measure one, and where it is expected.
-_base_ = [
-    "../_base_/models/pss_resnet50.py",
-    "../_base_/datasets/imagenet.py",
-    "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
-]
+_base_ = "./pss_r50_flops.py"
 
 model = dict(
-    estimators=dict(
-        latency_gpu=dict(
-            type="LatencyEstimator", table="{{fileDirname}}/../_base_/latency_tables/resnet50_gpu.json", device="cuda"
-        ),
-    ),
+    estimators=dict(latency_gpu=_base_.latency_gpu),
     constraints=[dict(metric="latency_gpu", num_targets=20)],
 )

@@ -4,13 +4,9 @@
 _base_ = "./pss_r50_gpu.py"
 
 model = dict(
-    estimators=dict(
-        latency_cpu=dict(
-            type="LatencyEstimator", table="{{fileDirname}}/../_base_/latency_tables/resnet50_cpu.json", device="cpu"
-        ),
-    ),
+    estimators=dict(latency_cpu=_base_.latency_cpu),
     constraints=[
-        dict(metric="flops", first=800, last=4100, step=100),
+        _base_.flops_constraint,
         dict(metric="latency_gpu", num_targets=20),
         dict(metric="latency_cpu", num_targets=20),
     ],

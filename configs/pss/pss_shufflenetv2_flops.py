@@ -4,11 +4,8 @@ _base_ = [
     "../_base_/models/pss_shufflenetv2.py",
     "../_base_/datasets/imagenet.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
 model = dict(constraints=[dict(metric="flops", first=270, last=400, step=10)])
-# A step runs three ops at each place at most. torch's fused SGD fails where a parameter gets its first gradient later
-# than others.
-model_wrapper_cfg = dict(find_unused_parameters=True)
+# torch's fused SGD fails where a parameter gets its first gradient later than others.
 optim_wrapper = dict(optimizer=dict(fused=False))

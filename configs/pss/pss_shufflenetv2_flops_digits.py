@@ -4,12 +4,11 @@ _base_ = [
     "../_base_/models/pss_shufflenetv2.py",
     "../_base_/datasets/digits.py",
     "../_base_/schedules/imagenet_pss_250e.py",
-    "../_base_/default_runtime.py",
 ]
 
 _op = _base_.nas_backbone.arch_setting[0][2]
 model = dict(
-    data_preprocessor=dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False),
+    data_preprocessor=_base_.image_statistics,
     architecture=dict(
         backbone=dict(arch_setting=[[64, 3, _op], [160, 3, _op]], widen_factor=0.5, out_indices=(2,)),
         head=dict(num_classes=10),
@@ -17,14 +16,11 @@ model = dict(
     input_size=32,
     constraints=[dict(metric="flops", first=1.85, last=2.2, step=0.05)],
 )
-# A step runs three ops at each place at most. torch's fused SGD fails where a parameter gets its first gradient later
-# than others.
-model_wrapper_cfg = dict(find_unused_parameters=True)
+# torch's fused SGD fails where a parameter gets its first gradient later than others.
 optim_wrapper = dict(optimizer=dict(lr=0.05, fused=False))
 param_scheduler = dict(end=24)
 train_cfg = dict(max_epochs=24, val_interval=8)
 auto_scale_lr = dict(base_batch_size=64)
 test_cfg = dict(selection_dataloader=_base_.selection_dataloader)
-default_hooks = dict(logger=dict(interval=9))
 # 18 iterations an epoch: smaller pools are full in time.
-_base_.custom_hooks[0].pool_size = 10
+default_hooks = dict(logger=dict(interval=9), subnet_sampler=dict(pool_size=10))

@@ -26,11 +26,13 @@ from pss_razor.core.errors import (
     ConfigError,
     DataError,
     ExportError,
+    MissingPackageError,
     PSSError,
     TrainingDivergedError,
     UnreachableTargetError,
 )
 from pss_razor.core.evaluated_subnet import EvaluatedSubnet
+from pss_razor.core.extras import check_extra
 from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
 from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
@@ -73,6 +75,7 @@ __all__ = [
     "EvaluatedSubnet",
     "ExportError",
     "ListSampler",
+    "MissingPackageError",
     "MutualNetSubnetSampler",
     "PSSError",
     "PathBoard",
@@ -94,6 +97,7 @@ __all__ = [
     "build_conditional_sampler",
     "build_constraints",
     "check_arch",
+    "check_extra",
     "check_metrics",
     "check_nesting",
     "choose_depths",

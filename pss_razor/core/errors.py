@@ -25,5 +25,9 @@ class TrainingDivergedError(PSSError, FloatingPointError):
     """A loss is not a finite number any more."""
 
 
+class MissingPackageError(PSSError, ImportError):
+    """A package of an extra is not installed."""
+
+
 class ExportError(PSSError):
     """An exported subnet cannot be written, read, or trusted."""

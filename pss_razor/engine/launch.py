@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import difflib
 import inspect
-import re
-import sys
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from pss_razor import compat
-from pss_razor.core import ConfigError, PSSError
+from pss_razor.config import find_config
+from pss_razor.core import ConfigError
 
 from mmengine.config import Config, DictAction
+from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -28,7 +26,7 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
     """Read a config file and apply what the command line says.
 
     Args:
-        path: Config file.
+        path: Config file, or the name of a shipped one; see :func:`pss_razor.config.find_config`.
         options: ``key=value`` settings of ``--cfg-options``.
         launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``. Without a GPU the processes talk through gloo.
         work_dir: Folder for logs and checkpoints; None takes the config's, or ``work_dirs/<config name>``.
@@ -36,10 +34,13 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
     Raises:
         ConfigError: The file is missing, cannot be read, or lacks a key.
     """
-    if not Path(path).is_file():
-        raise ConfigError(f"config {path} does not exist; the shipped ones are in configs/")
+    file = find_config(path)
     try:
-        config = Config.fromfile(path)
+        config = Config.fromfile(file)
+    except ConfigParsingError as error:
+        raise ConfigError(
+            f"config {path}: mmengine wants _base_ before any import from a package that is not Python's own: {error}"
+        ) from error
     except (SyntaxError, FileNotFoundError, KeyError, NameError, TypeError) as error:
         raise ConfigError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
     if options:
@@ -53,7 +54,7 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
     config.launcher = launcher
     if not torch.cuda.is_available():
         config.setdefault("env_cfg", {}).setdefault("dist_cfg", {})["backend"] = "gloo"
-    config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs", Path(path).stem))
+    config.work_dir = work_dir or config.get("work_dir") or str(Path("work_dirs", file.stem))
     return config
 
 
@@ -78,34 +79,6 @@ def close_process_group() -> None:
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """End the program with one line for an error that a user can act on; others keep their traceback.
-
-    A mistake in a config that only shows when mmengine builds an object (an unknown type, an argument too many) is
-    raised by its registry itself, or by a constructor that passes arguments on, and is one of them; so is a path of
-    the command line that cannot be written.
-    """
-    try:
-        yield
-    except PSSError as error:
-        sys.exit(f"error: {error}")
-    except (FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError) as error:
-        sys.exit(f"error: {error.filename}: {error.strerror}; choose another path")
-    except (KeyError, TypeError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        files = [frame.filename.replace("\\", "/") for frame in frames]
-        # Loops of mmengine's own are built by the runner itself.
-        building = any(
-            "mmengine/registry/" in file or ("mmengine/runner/" in file and frame.name.startswith("build_"))
-            for file, frame in zip(files, frames, strict=True)
-        )
-        wrong_argument = re.search(r"__init__\(\) (got an unexpected keyword|missing \d+ required)", str(error))
-        if "mmengine/registry/" not in files[-1] and not (building and wrong_argument):
-            raise
-        sys.exit(f"error: the config asks for something that cannot be built: {error.args[0]}")
 
 
 def _parse_options(options: Sequence[str]) -> dict:

@@ -19,7 +19,7 @@ NO_VALIDATION = {"val_cfg": None, "val_dataloader": None, "val_evaluator": None}
 
 def options_of(method, **options):
     return {
-        "custom_hooks": [dict(type="BaselineSamplerHook", method=method)],
+        "default_hooks.subnet_sampler": dict(_delete_=True, type="BaselineSamplerHook", method=method),
         "train_cfg.max_epochs": 2,
         "param_scheduler.end": 2,
         "train_dataloader.dataset.indices": 32,  # two iterations an epoch

@@ -36,7 +36,7 @@ def ranks(tiny_config, tmp_path_factory):
 
 
 def test_the_shipped_wrapper_is_found_by_mmengine():
-    config = Config.fromfile(Path(__file__).parents[2] / "configs" / "_base_" / "default_runtime.py")
+    config = Config.fromfile(Path(__file__).parents[2] / "configs" / "_base_" / "algorithms" / "pss.py")
     # What Runner.wrap_model does; without a class, every distributed training ends here.
     assert MODEL_WRAPPERS.get(config.model_wrapper_cfg.type).__name__ == "PSSDistributedDataParallel"
 

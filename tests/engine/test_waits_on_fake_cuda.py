@@ -93,12 +93,11 @@ def test_spos_waits_only_for_its_logs(train):
 @pytest.mark.parametrize("teacher", ["meta", "top1"])
 def test_cream_waits_where_its_method_asks_for_values(train, teacher):
     """The board needs the accuracy of every path, and the choice of the teacher says which path runs next."""
-    board = dict(type="PathBoardHook", pool_size=3, meta_start_epoch=0, update_iter=2, sampling="teacher")
     options = {
         "model.teacher": teacher,
         "train_cfg.max_epochs": 1,
         "train_dataloader.dataset.indices": 48,
-        "custom_hooks": [board],
+        "default_hooks.path_board": dict(meta_start_epoch=0, update_iter=2),
     }
     done = train("tiny_cream.py", options)
     allowed = {"path_board_hook:after_train_iter", "cream:choose_teacher", LOGS}

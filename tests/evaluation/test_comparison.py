@@ -121,7 +121,7 @@ CONFIG = dict(
     model=dict(constraints=[dict(metric="flops", first=2, last=6)], architecture=dict(resolutions=[16, 32])),
     train_dataloader=dict(batch_size=64, dataset=dict(type="Digits")),
     train_cfg=dict(max_epochs=24),
-    custom_hooks=[dict(type="PrioritizedPoolSamplerHook")],
+    default_hooks=dict(subnet_sampler=dict(type="PrioritizedPoolSamplerHook")),
 )
 
 
@@ -147,5 +147,5 @@ def test_configs_that_cannot_be_compared(key, value, words):
 def test_samplers_and_resolutions_may_differ():
     other = Config(CONFIG)
     other.model.architecture.resolutions = [32]
-    other.custom_hooks = [dict(type="BaselineSamplerHook", method="usnet")]
+    other.default_hooks = dict(subnet_sampler=dict(type="BaselineSamplerHook", method="usnet"))
     check_comparable({"a": Config(CONFIG), "b": other})

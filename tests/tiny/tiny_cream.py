@@ -9,6 +9,9 @@ train_dataloader = dict(batch_size=16, dataset=dict(indices=96))
 test_dataloader = dict(batch_size=24, dataset=dict(indices=48))
 train_cfg = dict(max_epochs=3)
 param_scheduler = dict(end=3)
-default_hooks = dict(logger=dict(interval=3), checkpoint=dict(max_keep_ckpts=-1))
-custom_hooks = [dict(type="PathBoardHook", pool_size=3, meta_start_epoch=1, update_iter=4, sampling="teacher")]
+default_hooks = dict(
+    logger=dict(interval=3),
+    checkpoint=dict(max_keep_ckpts=-1),
+    path_board=dict(pool_size=3, meta_start_epoch=1, update_iter=4, sampling="teacher"),
+)
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])

@@ -14,6 +14,9 @@ train_cfg = dict(max_epochs=3, val_interval=1)
 param_scheduler = dict(end=3)
 val_cfg = dict(calibration_batches=2)
 test_cfg = dict(top_k=2, calibration_batches=2, selection_dataloader=None)
-default_hooks = dict(logger=dict(interval=3), checkpoint=dict(max_keep_ckpts=-1))
-custom_hooks = [dict(type="PrioritizedPoolSamplerHook", pool_size=2, p_explore=(0.5, 0.01), temperature=(1.0, 0.01))]
+default_hooks = dict(
+    logger=dict(interval=3),
+    checkpoint=dict(max_keep_ckpts=-1),
+    subnet_sampler=dict(pool_size=2, p_explore=(0.5, 0.01), temperature=(1.0, 0.01)),
+)
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])

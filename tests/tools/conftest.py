@@ -29,7 +29,7 @@ def tiny() -> str:
 
 @pytest.fixture
 def write_config(tmp_path):
-    """``write_config("custom_hooks = []")``: a config file on top of the tiny one."""
+    """``write_config("train_cfg = dict(max_epochs=2)")``: a config file on top of the tiny one."""
 
     def write(body: str, name: str = "config.py") -> str:
         path = tmp_path / name

@@ -53,15 +53,22 @@ BAD_CONFIGS = {
     ),
     "unknown argument": ("model = dict(architecture=dict(backbone=dict(widen_faktor=1.0)))", ["widen_faktor"]),
     "unknown argument of the hook": (
-        'custom_hooks = [dict(type="PrioritizedPoolSamplerHook", pool_sise=3)]',
+        "default_hooks = dict(subnet_sampler=dict(pool_sise=3))",
         ["pool_sise"],
     ),
-    "pool_size": ('custom_hooks = [dict(type="PrioritizedPoolSamplerHook", pool_size=0)]', ["pool_size = 0"]),
+    "pool_size": ("default_hooks = dict(subnet_sampler=dict(pool_size=0))", ["pool_size = 0"]),
     "p_explore": (
-        'custom_hooks = [dict(type="PrioritizedPoolSamplerHook", p_explore=(1.0, 0))]',
+        "default_hooks = dict(subnet_sampler=dict(p_explore=(1.0, 0)))",
         ["p_explore = (1.0, 0)", "two positive numbers"],
     ),
-    "no hook": ("custom_hooks = []", ["PrioritizedPoolSamplerHook", "custom_hooks"]),
+    "no hook": (
+        "default_hooks = dict(subnet_sampler=None)",
+        ["PrioritizedPoolSamplerHook", "default_hooks.subnet_sampler"],
+    ),
+    "two hooks": (
+        'custom_hooks = [dict(type="PrioritizedPoolSamplerHook", pool_size=3)]',
+        ["2 hooks draw subnets", "default_hooks.subnet_sampler"],
+    ),
     "accumulative_counts": (
         "optim_wrapper = dict(accumulative_counts=4)",
         ["accumulative_counts = 4", "enlarge train_dataloader.batch_size"],
@@ -295,8 +302,8 @@ def test_cfg_options_without_an_equals_sign(call, tiny, trained, tool):
 
 
 def test_test_without_the_hook(call, write_config, trained):
-    done = call("test.py", write_config("custom_hooks = []"), trained)
-    fails(done, "no pools to evaluate", "PrioritizedPoolSamplerHook", "custom_hooks")
+    done = call("test.py", write_config("default_hooks = dict(subnet_sampler=None)"), trained)
+    fails(done, "no pools to evaluate", "PrioritizedPoolSamplerHook", "default_hooks.subnet_sampler")
 
 
 def test_test_with_another_number_of_classes(call, write_config, trained):

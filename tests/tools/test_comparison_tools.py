@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-PSS = "custom_hooks = [dict(type='PrioritizedPoolSamplerHook', pool_size=2)]\n"
-MUTUALNET = "custom_hooks = [dict(type='BaselineSamplerHook', method='mutualnet')]\n"
+PSS = "default_hooks = dict(subnet_sampler=dict(pool_size=2))\n"
+MUTUALNET = "default_hooks = dict(subnet_sampler=dict(_delete_=True, type='BaselineSamplerHook', method='mutualnet'))\n"
 
 
 def fails(done, *words):

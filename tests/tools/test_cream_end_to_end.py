@@ -22,7 +22,7 @@ def test_search_retrain_test(tmp_path):
     search, retrain = tmp_path / "search", tmp_path / "retrain"
     short = ["train_dataloader.batch_size=16", "train_dataloader.dataset.indices=48", "train_cfg.max_epochs=2"]
     config = "configs/nas/cream/cream_supernet_digits.py"
-    hook = ["custom_hooks.0.meta_start_epoch=1", "custom_hooks.0.update_iter=2"]
+    hook = ["default_hooks.path_board.meta_start_epoch=1", "default_hooks.path_board.update_iter=2"]
     run("train.py", config, "--work-dir", search, "--cfg-options", *short, *hook)
     assert len(json.loads((search / "board.json").read_text())) == 3
     run("test.py", config, search / "epoch_2.pth", "--work-dir", search, "--out", search / "metrics.json")

@@ -64,7 +64,7 @@ def test_all_options_of_train_together(spawn, tiny, tmp_path):
     """A real run with everything at once, as a shell starts it."""
     work_dir = tmp_path / "work"
     options = ["--amp", "--no-validate", "--auto-scale-lr", "--launcher", "none", "--local_rank", "0", "--resume"]
-    settings = ["train_cfg.max_epochs=1", "param_scheduler.end=1", "custom_hooks.0.pool_size=3"]
+    settings = ["train_cfg.max_epochs=1", "param_scheduler.end=1", "default_hooks.subnet_sampler.pool_size=3"]
     done = spawn("tools/train.py", tiny, "--work-dir", work_dir, *options, "--cfg-options", *settings)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "[1][6/6]" in done.stdout and "Epoch(val)" not in done.stdout and "[2][" not in done.stdout
@@ -172,10 +172,14 @@ def test_auto_scale_lr_without_a_base_batch_size(call, write_config):
 
 
 def test_cfg_options(build, tiny):
-    settings = ["train_cfg.max_epochs=7", "custom_hooks.0.pool_size=3", "model.architecture.resolutions=[16,24]"]
+    settings = [
+        "train_cfg.max_epochs=7",
+        "default_hooks.subnet_sampler.pool_size=3",
+        "model.architecture.resolutions=[16,24]",
+    ]
     config = build("train.py", tiny, "--cfg-options", *settings, "env_cfg.cudnn_benchmark=True").cfg
-    assert config.train_cfg.max_epochs == 7 and config.custom_hooks[0].pool_size == 3
-    assert config.custom_hooks[0].type == "PrioritizedPoolSamplerHook"
+    assert config.train_cfg.max_epochs == 7 and config.default_hooks.subnet_sampler.pool_size == 3
+    assert config.default_hooks.subnet_sampler.type == "PrioritizedPoolSamplerHook"
     assert list(config.model.architecture.resolutions) == [16, 24] and config.env_cfg.cudnn_benchmark is True
 
 

@@ -17,10 +17,7 @@ from pss_razor.checkpoints import find_latest_checkpoint, read_checkpoint
 
 CONFIG = """
 custom_imports = dict(imports=["pss_razor.plugin", "die"], allow_failed_imports=False)
-custom_hooks = [
-    dict(type="PrioritizedPoolSamplerHook", pool_size=2, p_explore=(0.5, 0.01), temperature=(1.0, 0.01)),
-    dict(type="DieHook"),
-]
+custom_hooks = [dict(type="DieHook")]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 train_cfg = dict(max_epochs=4)
 param_scheduler = dict(end=4)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pss_razor.commands.command_line import one_line_errors
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
@@ -68,11 +70,10 @@ def convert_latency_table(args: argparse.Namespace) -> None:
 def main() -> None:
     """Convert."""
     args = parse_args()
-    # Imported late: --help answers at once.
-    from pss_razor.core import ConfigError
-    from pss_razor.engine.launch import one_line_errors
-
     with one_line_errors():
+        # Imported late: --help answers at once.
+        from pss_razor.core import ConfigError
+
         try:
             convert_checkpoint(args) if args.command == "checkpoint" else convert_latency_table(args)
         except OSError as error:  # nearly always OUT; the error names the file

@@ -1,11 +1,9 @@
 """Time whole subnets and compare with a table: ``python tools/latency/verify_table.py CONFIG TABLE``."""
 
 import argparse
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-from command_line import new_parser, parse
+from pss_razor.commands.command_line import new_parser, one_line_errors, parse
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,22 +25,22 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Time, compare, report."""
     args = parse_args()
-    # Imported late: --help answers at once.
-    import dataclasses
-
-    import numpy as np
-    import torch
-    from tqdm import tqdm
-
-    from pss_razor.core import ConfigError
-    from pss_razor.engine.launch import load_config, one_line_errors
-    from pss_razor.estimators import LatencyTable, latency_cost
-    from pss_razor.estimators.latency.inference_backends import inference_backend
-    from pss_razor.estimators.latency.timing import MachineSpeed, time_interleaved
-    from pss_razor.models import build_supernet
-    from pss_razor.models.static_subnet import static_subnet
-
     with one_line_errors():
+        # Imported late: --help answers at once.
+        import dataclasses
+
+        import numpy as np
+        import torch
+        from tqdm import tqdm
+
+        from pss_razor.core import ConfigError
+        from pss_razor.engine.launch import load_config
+        from pss_razor.estimators import LatencyTable, latency_cost
+        from pss_razor.estimators.latency.inference_backends import inference_backend
+        from pss_razor.estimators.latency.timing import MachineSpeed, time_interleaved
+        from pss_razor.models import build_supernet
+        from pss_razor.models.static_subnet import static_subnet
+
         if args.subnets < 2 or args.rounds < 1:
             raise ConfigError(f"--subnets {args.subnets} must be at least 2 and --rounds {args.rounds} at least 1")
         stored = LatencyTable.load(args.table)

@@ -1,5 +1,6 @@
 # CIFAR-10, 32 x 32 pixels enlarged to 64 x 64: 45,000 images to train, 5,000 to choose subnets by, and 10,000 to test.
 # mmcls downloads it into data/cifar10 where it is not there yet. Images are R, G, B.
+image_statistics = dict(mean=[125.3, 123.0, 113.9], std=[51.6, 50.8, 51.3], to_rgb=False)
 train_pipeline = [
     dict(type="mmcls.RandomCrop", crop_size=32, padding=4),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),

@@ -1,5 +1,6 @@
 # scikit-learn's 1,797 handwritten digits, 8 x 8 pixels enlarged to 32 x 32: 1,197 to train, 240 to choose subnets by,
 # and 360 to test.
+image_statistics = dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False)
 train_pipeline = [
     dict(type="mmcls.Resize", scale=32, interpolation="bilinear"),
     dict(type="mmcls.RandomCrop", crop_size=32, padding=3, padding_mode="edge"),

@@ -11,6 +11,3 @@ param_scheduler = dict(
 train_cfg = dict(by_epoch=True, max_epochs=120)
 test_cfg = dict()
 auto_scale_lr = dict(enable=False, base_batch_size=1024)
-custom_hooks = [
-    dict(type="PathBoardHook", pool_size=10, meta_start_epoch=20, update_iter=200, sampling="pre_prob"),
-]

@@ -9,15 +9,4 @@ param_scheduler = dict(
     type="CosineAnnealingLR", by_epoch=True, begin=0, end=250, eta_min=0.0, convert_to_iter_based=True
 )
 train_cfg = dict(by_epoch=True, max_epochs=250, val_interval=10)
-val_cfg = dict(type="PoolValLoop", top_k=1, calibration_batches=9)
-test_cfg = dict(type="PoolTestLoop", top_k=5, calibration_batches=9)
 auto_scale_lr = dict(enable=False, base_batch_size=1024)
-custom_hooks = [
-    dict(
-        type="PrioritizedPoolSamplerHook",
-        pool_size=50,
-        score_momentum=0.9,
-        p_explore=(1.0, 0.01),
-        temperature=(1.0, 0.01),
-    ),
-]

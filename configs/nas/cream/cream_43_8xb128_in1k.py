@@ -3,7 +3,6 @@ _base_ = [
     "../../_base_/models/cream_604.py",
     "../../_base_/datasets/imagenet_cream.py",
     "../../_base_/schedules/imagenet_cream_retrain_step.py",
-    "../../_base_/default_runtime.py",
 ]
 
 model = dict(backbone=dict(model_selection=43))
@@ -13,5 +12,3 @@ _base_.val_dataloader.dataset.pipeline[1].scale = 109
 _base_.val_dataloader.dataset.pipeline[2].crop_size = 96
 _base_.test_dataloader.dataset.pipeline[1].scale = 109
 _base_.test_dataloader.dataset.pipeline[2].crop_size = 96
-
-model_wrapper_cfg = dict(_delete_=True, type="MMDistributedDataParallel")

@@ -3,7 +3,4 @@ _base_ = [
     "../../_base_/models/cream_604.py",
     "../../_base_/datasets/imagenet_cream.py",
     "../../_base_/schedules/imagenet_cream_retrain_cosine.py",
-    "../../_base_/default_runtime.py",
 ]
-
-model_wrapper_cfg = dict(_delete_=True, type="MMDistributedDataParallel")

@@ -3,13 +3,10 @@ _base_ = [
     "../../_base_/models/cream_604.py",
     "../../_base_/datasets/digits.py",
     "../../_base_/schedules/imagenet_cream_retrain_cosine.py",
-    "../../_base_/default_runtime.py",
 ]
 
 classifier = _base_.model
-classifier.data_preprocessor.mean = [77.8, 77.8, 77.8]
-classifier.data_preprocessor.std = [95.9, 95.9, 95.9]
-classifier.data_preprocessor.to_rgb = False
+classifier.data_preprocessor.update(_base_.image_statistics)
 classifier.head.num_classes = 10
 classifier.backbone = dict(type="mmrazor.CreamMobileNet", flops_range=(0, 10))
 model = dict(
@@ -28,4 +25,3 @@ auto_scale_lr = dict(base_batch_size=64)
 default_hooks = dict(logger=dict(interval=9))
 # 18 iterations an epoch: an average over fewer of them.
 _base_.custom_hooks[0].momentum = 0.05
-model_wrapper_cfg = dict(_delete_=True, type="MMDistributedDataParallel")

@@ -4,7 +4,6 @@ _base_ = [
     "../../_base_/models/cream_supernet.py",
     "../../_base_/datasets/imagenet_cream_supernet.py",
     "../../_base_/schedules/imagenet_cream_120e.py",
-    "../../_base_/default_runtime.py",
 ]
 
 # A path of the supernet is judged by its accuracy on training batches.

@@ -3,11 +3,10 @@ _base_ = [
     "../../_base_/models/cream_supernet.py",
     "../../_base_/datasets/digits.py",
     "../../_base_/schedules/imagenet_cream_120e.py",
-    "../../_base_/default_runtime.py",
 ]
 
 model = dict(
-    data_preprocessor=dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False),
+    data_preprocessor=_base_.image_statistics,
     # Paths of this supernet have 6.63 to 11.20 M.
     architecture=dict(backbone=dict(flops_range=(0, 10)), head=dict(num_classes=10)),
 )
@@ -21,7 +20,5 @@ optim_wrapper = dict(optimizer=dict(lr=0.1), paramwise_cfg=dict(custom_keys=dict
 param_scheduler = dict(end=12)
 train_cfg = dict(max_epochs=12)
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(logger=dict(interval=9))
 # 18 iterations an epoch.
-_base_.custom_hooks[0].meta_start_epoch = 4
-_base_.custom_hooks[0].update_iter = 10
+default_hooks = dict(logger=dict(interval=9), path_board=dict(meta_start_epoch=4, update_iter=10))

@@ -7,19 +7,10 @@ _base_ = "./spos_supernet_shufflenetv2_8xb128_in1k.py"
 model = dict(norm_training=True)
 
 train_cfg = dict(
+    _base_.search_cfg,
     _delete_=True,
-    type="ConstrainedSearchLoop",
     dataloader=dict(_base_.test_dataloader, batch_size=2048),
     evaluator=_base_.test_evaluator,
-    max_epochs=20,
-    num_candidates=50,
-    top_k=10,
-    num_mutation=25,
-    num_crossover=25,
-    mutate_prob=0.1,
-    estimator_cfg=dict(type="OneShotResourceEstimator", input_size=224),
     # MFLOPs as MMRazor counts them.
     constraints_range=dict(flops=(0.0, 330.0)),
-    score_key="accuracy/top1",
-    resume_from=None,
 )

@@ -8,14 +8,7 @@
 _base_ = [
     "../../_base_/models/spos_mobilenet_proxyless_gpu.py",
     "../../_base_/settings/imagenet_spos.py",
-    "../../_base_/default_runtime.py",
 ]
 
-model = dict(
-    _delete_=True,
-    type="searched_subnet",
-    cfg=_base_.supernet,
-    fix_subnet=None,
-    init_cfg=dict(type="Pretrained", checkpoint=None),
-)
-model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel")
+model = dict(_base_.subnet_cfg, _delete_=True, cfg=_base_.supernet)
+model_wrapper_cfg = dict(find_unused_parameters=False)

@@ -9,14 +9,12 @@
 _base_ = [
     "../../_base_/models/spos_shufflenetv2.py",
     "../../_base_/settings/imagenet_spos.py",
-    "../../_base_/default_runtime.py",
 ]
 
 model = dict(
+    _base_.subnet_cfg,
     _delete_=True,
-    type="searched_subnet",
     cfg=_base_.supernet,
     fix_subnet="{{ fileDirname }}/shufflenetv2_330m_mmrazor.yaml",
-    init_cfg=dict(type="Pretrained", checkpoint=None),
 )
-model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel")
+model_wrapper_cfg = dict(find_unused_parameters=False)

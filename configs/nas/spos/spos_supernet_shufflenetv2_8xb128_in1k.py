@@ -3,12 +3,9 @@
 _base_ = [
     "../../_base_/models/spos_shufflenetv2.py",
     "../../_base_/settings/imagenet_spos.py",
-    "../../_base_/default_runtime.py",
 ]
 
 # A subnet with the supernet's BN statistics says nothing; the search is what evaluates.
 val_cfg = None
 val_dataloader = None
 val_evaluator = None
-# A step runs one op at each place.
-model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel", find_unused_parameters=True)

@@ -3,12 +3,11 @@
 _base_ = [
     "../../_base_/models/spos_shufflenetv2.py",
     "../../_base_/datasets/digits.py",
-    "../../_base_/default_runtime.py",
 ]
 
 _op = _base_.supernet.backbone.arch_setting[0][2]
 supernet = dict(
-    data_preprocessor=dict(mean=[77.8, 77.8, 77.8], std=[95.9, 95.9, 95.9], to_rgb=False),
+    data_preprocessor=_base_.image_statistics,
     backbone=dict(arch_setting=[[64, 3, _op], [160, 3, _op]], widen_factor=0.5, out_indices=(2,)),
     head=dict(num_classes=10),
 )
@@ -26,5 +25,3 @@ val_dataloader = None
 val_evaluator = None
 test_cfg = dict()
 default_hooks = dict(logger=dict(interval=18))
-# A step runs one op at each place.
-model_wrapper_cfg = dict(type="mmrazor.PortableDistributedDataParallel", find_unused_parameters=True)

@@ -19,7 +19,7 @@ class BaselineSamplerHook(SubnetSamplerHook):
         seed: Seed of the draws; None takes the runner's.
 
     Example:
-        ``custom_hooks=[dict(type='BaselineSamplerHook', method='mutualnet')]``
+        ``default_hooks=dict(subnet_sampler=dict(type='BaselineSamplerHook', method='mutualnet'))``
     """
 
     def __init__(self, method: str, seed: int | None = None) -> None:

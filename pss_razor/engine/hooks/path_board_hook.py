@@ -53,7 +53,7 @@ class PathBoardHook(Hook):
         seed: Seed of the draws; None takes the runner's.
 
     Example:
-        ``custom_hooks=[dict(type='PathBoardHook', pool_size=10, meta_start_epoch=20)]``
+        ``default_hooks=dict(path_board=dict(type='PathBoardHook', pool_size=10, meta_start_epoch=20))``
     """
 
     priority = "NORMAL"

@@ -24,7 +24,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         seed: Seed of the draws; None takes the runner's.
 
     Example:
-        ``custom_hooks=[dict(type='PrioritizedPoolSamplerHook', pool_size=50)]``
+        ``default_hooks=dict(subnet_sampler=dict(type='PrioritizedPoolSamplerHook', pool_size=50))``
     """
 
     sampler: PrioritizedSubnetSampler

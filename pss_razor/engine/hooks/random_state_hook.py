@@ -23,9 +23,10 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 class RandomStateHook(Hook):
     """Save the random states of all processes, so that a training resumed at an epoch equals one that never stopped.
 
-    Every training has this hook, unless ``default_hooks.random_state`` is None. mmengine seeds all processes alike. Here only the first keeps its seed, so that images which the main process
-    augments are augmented otherwise on every rank; what has to be alike on all ranks, such as the path that SPOS
-    trains, comes from the generator of :class:`SubnetMutator`. Validation leaves random states as they were.
+    Every training has this hook, unless ``default_hooks.random_state`` is None. mmengine seeds all processes alike.
+    Here only the first keeps its seed, so that images which the main process augments are augmented otherwise on every
+    rank; what has to be alike on all ranks, such as the path that SPOS trains, comes from the generator of
+    :class:`SubnetMutator`. Validation leaves random states as they were.
 
     Not for iteration-based training, where mmengine reads the past batches again.
 

@@ -56,6 +56,12 @@ class SubnetSamplerHook(Hook, ABC):
 
     def before_run(self, runner: Runner) -> None:
         """Build the sampler; report targets that it does not reach."""
+        drawing = [type(hook).__name__ for hook in runner.hooks if isinstance(hook, SubnetSamplerHook)]
+        if len(drawing) > 1:
+            raise ConfigError(
+                f"{len(drawing)} hooks draw subnets, {' and '.join(drawing)}; change default_hooks.subnet_sampler "
+                "instead of adding one to custom_hooks"
+            )
         algorithm = get_algorithm(runner)
         seed = self.seed if self.seed is not None else runner.seed
         self._sampler = self.build_sampler(algorithm.costs, algorithm.constraints, seed)

@@ -81,7 +81,8 @@ class PoolEvaluationMixin:
         sampler = next((h.sampler for h in self.runner.hooks if isinstance(h, SubnetSamplerHook)), None)
         if sampler is None:
             raise ConfigError(
-                "there are no pools to evaluate; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks"
+                "there are no pools to evaluate; set "
+                "default_hooks.subnet_sampler=dict(type='PrioritizedPoolSamplerHook')"
             )
         return PoolEvaluator(
             get_algorithm(self.runner), sampler, self.runner.train_dataloader, self.calibration_batches, self.fp16

@@ -128,7 +128,9 @@ class Cream(BaseAlgorithm):
         """
         step, self.next_step = self.next_step, None
         if step is None:
-            raise ConfigError("no path was sampled for this iteration; add dict(type='PathBoardHook') to custom_hooks")
+            raise ConfigError(
+                "no path was sampled for this iteration; set default_hooks.path_board=dict(type='PathBoardHook')"
+            )
         batch: Any = self.data_preprocessor(data, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
         self.mutator.activate(step.path)

@@ -143,7 +143,8 @@ class PSS(BaseAlgorithm):
         """
         if self.sampled_subnet is None:
             raise ConfigError(
-                "no subnet was sampled for this iteration; add dict(type='PrioritizedPoolSamplerHook') to custom_hooks"
+                "no subnet was sampled for this iteration; set "
+                "default_hooks.subnet_sampler=dict(type='PrioritizedPoolSamplerHook')"
             )
         forward = forward or self
         batch: Any = self.data_preprocessor(data, True)

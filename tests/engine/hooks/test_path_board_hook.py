@@ -159,10 +159,13 @@ def test_load_from_alone_starts_with_an_empty_board(search, make_search, tmp_pat
         ({"train_dataloader.drop_last": False}, "drop_last=True"),
         ({"train_cfg.max_epochs": 1}, "meta_start_epoch = 1 is not before"),
         ({"optim_wrapper.accumulative_counts": 2}, "accumulative_counts must be 1"),
-        ({"custom_hooks.0.sampling": "evne"}, "'evne'"),
-        ({"custom_hooks.0.pool_size": 0}, "pool_size = 0"),
-        ({"custom_hooks.0.update_iter": 0}, "update_iter"),
-        ({"custom_hooks.0.sampling": "pre_prob", "custom_hooks.0.op_probabilities": [0.5, 0.5]}, "6 ops"),
+        ({"default_hooks.path_board.sampling": "evne"}, "'evne'"),
+        ({"default_hooks.path_board.pool_size": 0}, "pool_size = 0"),
+        ({"default_hooks.path_board.update_iter": 0}, "update_iter"),
+        (
+            {"default_hooks.path_board.sampling": "pre_prob", "default_hooks.path_board.op_probabilities": [0.5, 0.5]},
+            "6 ops",
+        ),
         ({"model.teacher": "best"}, "'best'"),
     ],
 )
