@@ -1,6 +1,7 @@
 """Train a supernet, or a single network: ``pss-train CONFIG``, or ``python tools/train.py CONFIG``."""
 
 import argparse
+import contextlib
 from pathlib import Path
 
 from pss_razor.commands.command_line import add_launcher, new_parser, one_line_errors, parse
@@ -22,6 +23,13 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="scale the learning rate by the total batch size over auto_scale_lr.base_batch_size",
     )
+    parser.add_argument("--print-config", action="store_true", help="print the config with all that it inherits; stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="build and check everything, training and test, make some steps, print search space, targets, memory and "
+        "time of a step; stop, and leave nothing",
+    )
     add_launcher(parser)
     return parse(parser)
 
@@ -29,15 +37,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner and train."""
     args = parse_args()
-    with one_line_errors():
+    with one_line_errors(), contextlib.ExitStack() as stack:
         # Imported late: --help answers at once.
+        import tempfile
+
         import torch
 
         from pss_razor.checkpoints.checkpoint import find_latest_checkpoint, read_checkpoint
         from pss_razor.core import ConfigError
+        from pss_razor.engine.dry_run import dry_run
         from pss_razor.engine.launch import build_runner, close_process_group, load_config
         from pss_razor.evaluation.checks import check_dataloader, get_model, has_sampler_state
         from pss_razor.evaluation.evaluation_check import check_evaluation
+
+        from mmengine.dist import is_main_process
 
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
         if args.no_validate:
@@ -60,11 +73,21 @@ def main() -> None:
                 config.load_from = str(found)
         if config.get("load_from"):
             read_checkpoint(config.load_from, needs_pools=bool(config.get("resume")) and has_sampler_state(config))
+        if args.print_config:
+            print(config.pretty_text)
+            return
+        if args.dry_run:
+            config.work_dir = stack.enter_context(tempfile.TemporaryDirectory())
         runner = build_runner(config)
         # Before mmengine builds its schedulers, which assert that an epoch has iterations.
         check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")
         validation = runner.val_loop  # pools check theirs when it is built
         if validation is not None and not has_sampler_state(config):
             check_evaluation(get_model(runner), validation.dataloader, validation.evaluator, "val_dataloader")
-        runner.train()
+        if args.dry_run:
+            report = dry_run(runner)
+            if is_main_process():
+                print(f"\n{report}\n\ndry run: everything was built, nothing was written")
+        else:
+            runner.train()
         close_process_group()

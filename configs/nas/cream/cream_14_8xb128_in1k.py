@@ -5,10 +5,7 @@ _base_ = [
     "../../_base_/schedules/imagenet_cream_retrain_step.py",
 ]
 
-model = dict(backbone=dict(model_selection=14))
+from pss_razor.config import resize_images
 
-_base_.train_dataloader.dataset.pipeline[1].scale = 64
-_base_.val_dataloader.dataset.pipeline[1].scale = 73
-_base_.val_dataloader.dataset.pipeline[2].crop_size = 64
-_base_.test_dataloader.dataset.pipeline[1].scale = 73
-_base_.test_dataloader.dataset.pipeline[2].crop_size = 64
+_base_.model.backbone.model_selection = 14
+resize_images(_base_, 64)

@@ -1,0 +1,155 @@
+"""A training that is built, checked and measured on some batches, and leaves nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pss_razor.core import AdditiveCost, ListSampler, SearchSpace
+from pss_razor.engine.hooks import SubnetSamplerHook
+from pss_razor.evaluation.checks import get_model, has_sampler_state
+from pss_razor.evaluation.evaluation_check import check_evaluation
+
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+
+_STEPS = 5
+_DRAWS = 20_000
+_VALUES_SHOWN = 8
+
+
+def dry_run(runner: Runner) -> str:
+    """Train on some batches, stop, and build the final test too; the caller gives a work directory to throw away.
+
+    Args:
+        runner: Of a training; of a search, everything is built and nothing run.
+
+    Returns:
+        A report: the search space, resources of the smallest, the median and the largest subnet, how many subnets
+        each target has, memory and time of a step, and what the whole training comes to.
+
+    Raises:
+        PSSError: Whatever would end the training or its final test.
+    """
+    model: Any = get_model(runner)
+    loop = runner.train_loop
+    steps = None
+    if isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
+        steps = _StepTimes()
+        runner.register_hook(steps, "LOWEST")
+        with contextlib.suppress(_Enough):
+            runner.train()
+    else:
+        runner.call_hook("before_run")
+    test = runner.test_loop
+    if not has_sampler_state(runner.cfg):  # pools check theirs when the loop is built
+        check_evaluation(model, test.dataloader, test.evaluator, "test_dataloader")
+    parts = []
+    space = getattr(getattr(model, "mutator", None), "space", None)
+    if isinstance(space, SearchSpace):
+        parts += [_describe_space(space), _describe_costs(model, space)]
+    sampler = next((hook.sampler for hook in runner.hooks if isinstance(hook, SubnetSamplerHook)), None)
+    for metric, conditional in (sampler.conditional_samplers if sampler else {}).items():
+        counts = [[f"{target:g}", f"{conditional.count(target):,}"] for target in conditional.constraint.targets]
+        header = "subnets" if isinstance(conditional, ListSampler) else "subnets, at least"
+        parts.append(_table([f"{metric} ({model.estimators[metric].unit})", header], counts))
+    parts.append(_describe_data(runner))
+    if steps is not None:
+        parts.append(_describe_steps(runner, steps.seconds))
+    return "\n\n".join(part for part in parts if part)
+
+
+class _Enough(Exception):  # noqa: N818 - no error
+    """Raised when enough steps were made."""
+
+
+class _StepTimes(Hook):
+    """Durations of the first steps, from the end of one to the end of the next; then the training ends."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last = 0.0
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if not self._last:
+            self._last = time.perf_counter()
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.seconds.append(now - self._last)
+        self._last = now
+        if len(self.seconds) >= min(_STEPS, len(runner.train_dataloader)):
+            raise _Enough
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first to the left and numbers to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(cells))
+        for cells in (list(zip(line, widths, strict=True)) for line in lines)
+    )
+
+
+def _describe_space(space: SearchSpace) -> str:
+    rows = []
+    for dimension in space.dimensions:
+        values = [str(value) for value in dimension.values]
+        if len(values) > _VALUES_SHOWN:
+            values = [*values[: _VALUES_SHOWN // 2], "…", *values[-_VALUES_SHOWN // 2 :]]
+        rows.append([dimension.name, dimension.kind, str(len(dimension.values)), " ".join(values)])
+    table = _table(["dimension", "kind", "choices", "values"], rows)
+    return f"search space: {len(space)} dimensions, {space.size:,} subnets\n{table}"
+
+
+def _describe_costs(model: Any, space: SearchSpace) -> str:
+    """Of the smallest, the median and the largest subnet, in the space's own distribution."""
+    costs: dict[str, tuple[str, AdditiveCost]] = {
+        name: (model.estimators[name].unit, cost) for name, cost in getattr(model, "costs", {}).items()
+    }
+    if not costs:
+        return ""
+    generator = np.random.default_rng(0)
+    drawn = np.stack(
+        [generator.choice(len(d.values), _DRAWS, p=np.asarray(d.probabilities)) for d in space.dimensions], axis=1
+    )
+    ends = space.encode([space.smallest, space.largest])
+    rows = []
+    for name, (unit, cost) in costs.items():
+        low, high = cost(ends)
+        rows.append([f"{name} ({unit})", *(f"{value:.6g}" for value in (low, np.median(cost(drawn)), high))])
+    return _table(["resource", "smallest", f"median of {_DRAWS:,} draws", "largest"], rows)
+
+
+def _describe_data(runner: Runner) -> str:
+    loops = {"training": runner.train_loop, "validation": runner.val_loop, "test": runner.test_loop}
+    parts = [f"{name} {len(loop.dataloader.dataset):,}" for name, loop in loops.items() if loop is not None]
+    return "images: " + ", ".join(parts)
+
+
+def _describe_steps(runner: Runner, seconds: list[float]) -> str:
+    loader, loop = runner.train_dataloader, runner.train_loop
+    later = statistics.median(seconds[1:] or seconds)
+    if torch.cuda.is_available():
+        memory = f"{torch.cuda.max_memory_allocated() / 2**20:,.0f} MiB of {torch.cuda.get_device_name()} at most"
+    else:
+        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:,.0f} MiB in this process at most"
+    hours = loop.max_iters * later / 3600
+    duration = f"{hours:.3g} hours" if hours >= 1 else f"{60 * hours:.3g} minutes"
+    return (
+        f"a step of {loader.batch_size} images: {later:.3g} s (the first {seconds[0]:.3g} s), {memory}\n"
+        f"{loop.max_iters:,} steps, {loop.max_epochs} epochs of {len(loader):,}: {duration} at this pace, "
+        "without evaluation"
+    )
