@@ -18,7 +18,8 @@ from pss_razor.evaluation.checks import get_model, has_sampler_state
 from pss_razor.evaluation.evaluation_check import check_evaluation
 
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
+from mmrazor.engine import EvolutionSearchLoop
 
 _STEPS = 5
 _DRAWS = 20_000
@@ -41,7 +42,7 @@ def dry_run(runner: Runner) -> str:
     model: Any = get_model(runner)
     loop = runner.train_loop
     steps = None
-    if isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
+    if not isinstance(loop, EvolutionSearchLoop):
         steps = _StepTimes()
         runner.register_hook(steps, "LOWEST")
         with contextlib.suppress(_Enough):

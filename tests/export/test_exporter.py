@@ -294,8 +294,9 @@ def test_distance_to_the_statistics_before_rounding(exported):
             unrounded = evaluator.algorithm(images)
             error = (load_subnet(folder / record.name)(images) - unrounded).abs().max() / unrounded.abs().max()
             assert entry["rounding_error"] == pytest.approx(float(error), abs=2e-6)
-            # 11 bits: 2 ** -12 of a statistic, which a few layers add up; the parity error does not see it.
-            assert 1e-6 < entry["rounding_error"] < 2e-2 and entry["parity_error"] <= 1e-6
+            # 11 bits: 2 ** -12 of a statistic, which layers of a hardly trained network add up, to 0.015 or to 0.025
+            # after trainings on two machines; the parity error does not see it.
+            assert 1e-6 < entry["rounding_error"] < 5e-2 and entry["parity_error"] <= 1e-6
 
 
 def test_accuracy_is_of_the_exported_network(exported, tested, tmp_path, monkeypatch):

@@ -56,7 +56,6 @@ def call(monkeypatch, capfd, tmp_path):
             args += ["--cfg-options", name]
         if "--work-dir" not in args:
             args += ["--work-dir", str(tmp_path / "work")]
-        monkeypatch.syspath_prepend(str(ROOT / "tools"))  # as Python does for a script
         monkeypatch.setattr(sys, "argv", [tool, *args])
         monkeypatch.delenv("LOCAL_RANK", raising=False)
         capfd.readouterr()
@@ -83,7 +82,6 @@ def run_tool(root, monkeypatch, capfd):
     """``run_tool("plot_main_result.py", …)``: a tool without a config in this process, as a shell would see it."""
 
     def run(tool: str, *args: object) -> SimpleNamespace:
-        monkeypatch.syspath_prepend(str(root / "tools"))
         monkeypatch.setattr(sys, "argv", [tool, *map(str, args)])
         capfd.readouterr()
         code = None
@@ -130,3 +128,16 @@ def trained(tiny, tmp_path_factory) -> Path:
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     build_runner(config).train()
     return work_dir / "epoch_3.pth"
+
+
+@pytest.fixture
+def build_algorithm_of():
+    """``build_algorithm_of(CONFIG)``: the algorithm alone."""
+
+    def build(path):
+        from pss_razor.engine.launch import load_config
+        from pss_razor.registry import MODELS
+
+        return MODELS.build(load_config(path, None, "none", None).model)
+
+    return build

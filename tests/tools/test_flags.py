@@ -41,15 +41,14 @@ def build(call, monkeypatch):
 def test_help_answers_without_importing_torch(root, tool):
     program = f"""
 import runpy, sys
-sys.path.insert(0, {str(root / "tools")!r})
 sys.argv = [{tool!r}, "--help"]
 try:
     runpy.run_path({str(root / "tools" / tool)!r}, run_name="__main__")
 finally:
-    slow = [name for name in sys.modules if name.partition(".")[0] in ("torch", "mmengine", "numpy", "pss_razor")]
+    slow = [name for name in sys.modules if name.partition(".")[0] in ("torch", "mmengine", "numpy")]
     assert not slow, slow
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout and "--cfg-options" in done.stdout and "--work-dir" in done.stdout
 
@@ -185,3 +184,69 @@ def test_cfg_options(build, tiny):
 
 def test_unknown_launcher(call, tiny):
     assert call("train.py", tiny, "--launcher", "none-such").code == 2
+
+
+class TestPrintConfig:
+    def test_it_is_the_config_with_all_that_it_inherits(self, call, tmp_path):
+        done = call("train.py", "pss_mbv2_flops", "--print-config", "--cfg-options", "train_cfg.max_epochs=7")
+        assert done.code == 0
+        from mmengine.config import Config
+
+        path = tmp_path / "printed.py"
+        path.write_text(done.out)
+        printed, shipped = Config.fromfile(path), launch.load_config("pss_mbv2_flops", None, "none", None)
+        assert printed.train_cfg.pop("max_epochs") == 7 and shipped.train_cfg.pop("max_epochs") == 250
+        for key in ("model", "train_dataloader", "train_cfg", "test_cfg", "default_hooks", "optim_wrapper"):
+            assert printed[key] == shipped[key]
+
+    def test_nothing_is_built(self, call, tmp_path):
+        """Neither the data nor a GPU table is there."""
+        assert call("train.py", "pss_mbv2_gpu", "--print-config", "--work-dir", tmp_path / "none").code == 0
+        assert not (tmp_path / "none").exists()
+
+
+class TestDryRun:
+    def test_it_reports_and_leaves_nothing(self, call, tiny, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        done = call("train.py", tiny, "--dry-run", "--work-dir", tmp_path / "none")
+        assert done.code == 0, done.err
+        report = done.out[done.out.index("search space:") :]
+        assert list(tmp_path.iterdir()) == []
+        assert "search space: 9 dimensions" in report and "resolution  resolution        3" in report
+        assert "images: training 96, validation 48, test 48" in report
+        assert "a step of 16 images: " in report and "18 steps, 3 epochs of 6: " in report
+
+    def test_its_numbers_are_the_searchs_own(self, call, build_algorithm_of, tiny):
+        """Counted one by one, where the samplers use tables."""
+        done = call("train.py", tiny, "--dry-run")
+        algorithm = build_algorithm_of(tiny)
+        lines = [line.split() for line in done.out[done.out.index("search space:") :].splitlines()]
+        indices = algorithm.space.enumerate()
+        assert f"{len(indices):,}" in done.out
+        for constraint in algorithm.constraints:
+            start = next(i for i, line in enumerate(lines) if line[:1] == [constraint.metric] and "subnets" in line)
+            resources = algorithm.costs[constraint.metric](indices)
+            for offset, target in enumerate(constraint.targets, start=1):
+                count = sum(abs(resources - target) <= constraint.step / 2)
+                assert lines[start + offset] == [f"{target:g}", f"{count:,}"]
+            ends = next(line for line in lines if line[:1] == [constraint.metric])
+            assert float(ends[-1]) == pytest.approx(resources.max(), rel=1e-5)
+
+    @pytest.mark.parametrize(
+        ("body", "words"),
+        [
+            ("test_cfg = dict(top_q=3)", ["top_q"]),
+            ("test_evaluator = dict(topk=(1, 50))", ["test_evaluator.topk=(1,)"]),
+            ('model = dict(constraints=[dict(metric="flops", first=70, last=300, step=10)])', ["can be reached"]),
+            ("train_dataloader = dict(batch_size=500)", ["train_dataloader yields no batch"]),
+        ],
+    )
+    def test_what_would_end_a_training_or_its_test(self, call, write_config, body, words):
+        done = call("train.py", write_config(body), "--dry-run")
+        assert done.code == 1 and all(word in done.err for word in words) and "Traceback" not in done.err
+
+    @pytest.mark.parametrize("name", ["tiny_spos", "tiny_retraining", "tiny_cream", "tiny_search"])
+    def test_other_methods(self, call, root, name, tmp_path):
+        done = call("train.py", root / "tests" / "tiny" / f"{name}.py", "--dry-run")
+        assert done.code == 0, done.err
+        assert "images: training" in done.out and ("a step of 16 images" in done.out) == (name != "tiny_search")
