@@ -4,6 +4,7 @@ from pss_razor import registry  # noqa: F401 - mends the stack before a module h
 from pss_razor.models.activations import LeanReLU6
 from pss_razor.models.algorithms import PSS, Cream, CreamStep
 from pss_razor.models.backbones import CreamMobileNet, SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
+from pss_razor.models.backbones.connect import OutputWidthMixin, connect, searched_width
 from pss_razor.models.build_supernet import build_supernet
 from pss_razor.models.classifiers import SlimmableImageClassifier
 from pss_razor.models.data_preprocessors import NonBlockingClsDataPreprocessor
@@ -22,6 +23,7 @@ __all__ = [
     "CreamStep",
     "LeanReLU6",
     "NonBlockingClsDataPreprocessor",
+    "OutputWidthMixin",
     "PSSDistributedDataParallel",
     "PortableDistributedDataParallel",
     "PrefixChannelContainer",
@@ -39,5 +41,7 @@ __all__ = [
     "StaticShuffle",
     "SubnetMutator",
     "build_supernet",
+    "connect",
     "searched_subnet",
+    "searched_width",
 ]

@@ -138,7 +138,9 @@ class TestTrainStep:
     def test_without_a_sampled_subnet(self, algorithm, make_batch):
         optimizer = Recorder(algorithm)
         algorithm.train_step(make_batch(), optimizer)
-        with pytest.raises(ConfigError, match=r"no subnet was sampled for .* set default_hooks\.subnet_sampler=dict\(type='Prior"):
+        with pytest.raises(
+            ConfigError, match=r"no subnet was sampled for .* set default_hooks\.subnet_sampler=dict\(type='Prior"
+        ):
             algorithm.train_step(make_batch(), optimizer)
         assert optimizer.steps == 1
 

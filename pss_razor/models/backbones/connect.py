@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from pss_razor import compat
 from pss_razor.core import width_choices
-from pss_razor.models.mutables import PrefixMutableChannel, ScaledChannel
+from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 
 from mmrazor.models.mutables import MutableChannelContainer
 
@@ -28,6 +29,8 @@ def connect(
     width_out: PrefixMutableChannel | ScaledChannel | None,
 ) -> None:
     """Let a conv and the norm after it follow their widths; None leaves a side at its full width."""
+    for op in filter(None, (conv, norm)):
+        compat.register_channel_container(op, PrefixChannelContainer)
     register = MutableChannelContainer.register_mutable_channel_to_module
     if width_in is not None:
         register(conv, width_in, is_to_output_channel=False)
@@ -35,3 +38,19 @@ def connect(
         register(conv, width_out, is_to_output_channel=True)
         if norm is not None:
             register(norm, width_out, is_to_output_channel=True)
+
+
+class OutputWidthMixin:
+    """A backbone whose output width is searched: :class:`SlicedLinearClsHead` follows it."""
+
+    _output_width: tuple[PrefixMutableChannel]
+
+    def set_output_width(self, width: PrefixMutableChannel) -> None:
+        """Say what width the last feature map has."""
+        # In a tuple, mutables are no part of the state dict.
+        self._output_width = (width,)
+
+    @property
+    def last_mutable(self) -> PrefixMutableChannel:
+        """The mutable of the output's channels, by MMRazor's name for it."""
+        return self._output_width[0]

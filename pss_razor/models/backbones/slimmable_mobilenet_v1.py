@@ -7,10 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pss_razor import compat
 from pss_razor.core import ConfigError
-from pss_razor.models.backbones.connect import connect, searched_width
-from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
+from pss_razor.models.backbones.connect import OutputWidthMixin, connect, searched_width
 from pss_razor.registry import MODELS
 
 from mmcls.models.backbones.base_backbone import BaseBackbone
@@ -18,7 +16,7 @@ from mmcv.cnn import ConvModule
 
 
 @MODELS.register_module()
-class SlimmableMobileNetV1(BaseBackbone):
+class SlimmableMobileNetV1(OutputWidthMixin, BaseBackbone):
     """MobileNetV1 (arXiv 1704.04861) with the search groups ``stem``, ``block1`` … ``block13``.
 
     A block is a depthwise 3×3 conv, as wide as its input, and a 1×1 conv to the block's width, each with BN and ReLU6
@@ -70,7 +68,6 @@ class SlimmableMobileNetV1(BaseBackbone):
             depthwise = ConvModule(channels, channels, 3, stride=stride, padding=1, groups=channels, **layer)
             self.blocks.append(nn.Sequential(depthwise, ConvModule(channels, width, 1, **layer)))
             channels = width
-        compat.register_channel_container(self, PrefixChannelContainer)
         self._connect(width_range)
 
     def _connect(self, width_range: tuple[float, float]) -> None:
@@ -84,13 +81,7 @@ class SlimmableMobileNetV1(BaseBackbone):
             connect(depthwise.conv, depthwise.bn, width, width)
             connect(pointwise.conv, pointwise.bn, width, block_width)
             width = block_width
-        # In a tuple, mutables are no part of the state dict.
-        self._last_mutable = (width,)
-
-    @property
-    def last_mutable(self) -> PrefixMutableChannel:
-        """The mutable of the output's channels, for the head."""
-        return self._last_mutable[0]
+        self.set_output_width(width)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the blocks in ``out_indices``."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pss_razor import compat
 from pss_razor.models.backbones.connect import connect, searched_width
-from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
+from pss_razor.models.mutables import PrefixMutableChannel
 from pss_razor.registry import MODELS
 
 from mmcls.models.backbones import MobileNetV2
@@ -54,7 +53,6 @@ class SlimmableMobileNetV2(MobileNetV2):
             norm_cfg=dict(type="mmrazor.SlicedBatchNorm2d"),
             **kwargs,
         )
-        compat.register_channel_container(self, PrefixChannelContainer)
         width = searched_width("stem", self.conv1.conv.out_channels, width_range)
         connect(self.conv1.conv, self.conv1.bn, None, width)
         for stage, layer_name in enumerate(self.layers[:-1], start=1):

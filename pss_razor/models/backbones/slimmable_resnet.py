@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pss_razor import compat
 from pss_razor.core import ConfigError
-from pss_razor.models.backbones.connect import connect, searched_width
-from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel
+from pss_razor.models.backbones.connect import OutputWidthMixin, connect, searched_width
 from pss_razor.registry import MODELS
 
 from mmcls.models.backbones import ResNet
 
 
 @MODELS.register_module()
-class SlimmableResNet(ResNet):
+class SlimmableResNet(OutputWidthMixin, ResNet):
     """mmcls' bottleneck ResNet made of sliced ops, with the search groups ``stem``, ``stage1`` … ``stage4``.
 
     Base widths are 64 and 256, 512, 1024, 2048. Every width is its base width times a multiplier uniform in
@@ -57,7 +55,6 @@ class SlimmableResNet(ResNet):
         )
         if self.deep_stem or self.avg_down:
             raise ConfigError("SlimmableResNet has the plain stem and shortcuts; remove deep_stem and avg_down")
-        compat.register_channel_container(self, PrefixChannelContainer)
         width = searched_width("stem", self.conv1.out_channels, width_range)
         connect(self.conv1, self.norm1, None, width)
         for stage, layer_name in enumerate(self.res_layers, start=1):
@@ -73,10 +70,4 @@ class SlimmableResNet(ResNet):
                 connect(block.conv2, block.norm2, bottleneck, bottleneck)
                 connect(block.conv3, block.norm3, bottleneck, stage_width)
                 width = stage_width
-        # In a tuple, mutables are no part of the state dict.
-        self._last_mutable = (width,)
-
-    @property
-    def last_mutable(self) -> PrefixMutableChannel:
-        """The mutable of the output's channels, for the head."""
-        return self._last_mutable[0]
+        self.set_output_width(width)
