@@ -6,8 +6,10 @@
 # make test-gpu     what only a GPU can show, a few minutes on one; DEVICE=cpu tests the tests
 # make spos-digits  the four steps of SPOS on handwritten digits (some minutes)
 # make cream-digits search, retrain and test with Cream on handwritten digits (some minutes)
+# make test-wheel   wheel and sdist in empty environments outside the checkout (some minutes, most of them installing)
 # make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (23 minutes on
 #                   two CPU cores); REHEARSE=small is what CI runs
+# make release-check  what a release needs of a CPU: all tests, wheel, rehearsal, hostile files, versions (an hour)
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,10 +24,12 @@ INSTALLED := $(VENV)/.installed
 DEVICE ?= cuda
 REHEARSE ?= full
 TESTS ?=
+# Where make test-wheel leaves the environment that it trains in.
+WHEEL_VENV ?=
 SPOS := configs/nas/spos/spos
 SPOS_DIR := work_dirs/spos_digits
 
-.PHONY: quickstart test test-slow test-all test-gpu rehearse check bench spos-digits cream-digits venv clean
+.PHONY: quickstart test test-slow test-all test-gpu test-wheel rehearse release-check check bench spos-digits cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -68,8 +72,19 @@ test-all: check
 test-gpu: venv
 	PSS_RAZOR_TEST_DEVICE=$(DEVICE) $(RUN) -m pytest tests/gpu
 
+test-wheel: venv
+	$(RUN) tests/wheel/run.py $(if $(WHEEL_VENV),--train-venv $(WHEEL_VENV)) $(if $(TORCH),--torch $(TORCH))
+
 rehearse: venv
 	$(RUN) rehearsal/rehearse.py --size $(REHEARSE)
+
+# The date and the version agree by tests/test_release.py; what no machine here can show is said.
+release-check: test-all test-wheel rehearse
+	$(RUN) tests/hostile/run.py --cases 1000 --seed 1
+	@test -z "$$(git status --porcelain)" || { git status --short; echo "error: commit these, or leave them out"; exit 1; }
+	@version=$$($(RUN) -c 'import pss_razor; print(pss_razor.__version__)'); \
+		! git rev-parse -q --verify "refs/tags/v$$version" >/dev/null || { echo "error: v$$version is there; raise it"; exit 1; }; \
+		echo "v$$version is ready but for: make test-gpu on a GPU; make bench, compared with docs/performance.md"
 
 spos-digits: venv
 	$(RUN) tools/train.py $(SPOS)_supernet_shufflenetv2_digits.py --work-dir $(SPOS_DIR)/supernet --resume auto

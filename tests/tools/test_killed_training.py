@@ -94,7 +94,7 @@ def test_killed_at_every_bad_moment(root, environment, write_config, tmp_path):
 
     a, b = (read_checkpoint(folder / "epoch_4.pth", needs_pools=True) for folder in (straight, killed))
     assert a["meta"]["iter"] == b["meta"]["iter"] == 24
-    for part in ("state_dict", "optimizer", "param_schedulers", "pss"):
+    for part in ("state_dict", "optimizer", "param_schedulers", "pss", "random_state"):
         assert_same(a[part], b[part], part)
     # A finished training that is asked to go on does nothing.
     modified = os.stat(killed / "epoch_4.pth").st_mtime_ns
