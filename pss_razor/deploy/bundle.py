@@ -176,7 +176,7 @@ class _Reader:
         return Bundle(tuple(subnets), preprocessing)
 
     def subnet(self, index: int, entry: Mapping[str, Any], nodes: Sequence[Any]) -> BundledSubnet:
-        record = SubnetRecord(**{key: value for key, value in entry.items() if key != "nodes"})
+        record = SubnetRecord.from_record(entry)
         spec = {"format": NET_FORMAT, "resolution": record.resolution, "nodes": [nodes[i] for i in entry["nodes"]]}
         return BundledSubnet(net=StaticNet.build(spec, lambda net: self.state(index, net)), **record.to_json())
 

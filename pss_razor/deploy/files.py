@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from pss_razor.core import ExportError, atomic_write, check_nesting, is_number, parse_json
-from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES
-from pss_razor.static.static_net import MAX_RESOLUTION, StaticNet, check_finite, check_tensors, show
+from pss_razor.deploy.subnet_record import SubnetRecord
+from pss_razor.static.static_net import StaticNet, check_finite, check_tensors, show
 
 SPEC_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -126,6 +126,17 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     manifest = _read_json(path)
     _check_manifest(manifest, path)
     return manifest
+
+
+def record_of_entry(entry: Mapping[str, Any]) -> SubnetRecord:
+    """What an entry of a manifest says of its subnet; those of version 0.1 may have neither name nor resources.
+
+    Raises:
+        ExportError: A field is missing, or has a wrong type or value.
+    """
+    metric, target, resource = (entry.get(key) for key in ("metric", "target", "resource"))
+    name = f"{metric}_{target:g}" if isinstance(metric, str) and is_number(target) else "unnamed"
+    return SubnetRecord.from_record({"name": name, "resources": {str(metric): resource}, **entry})
 
 
 class TensorFile(NamedTuple):
@@ -256,25 +267,17 @@ def _check_manifest(manifest: Any, path: Path) -> None:
     for index, subnet in enumerate(manifest["subnets"]):
         what = f"subnets[{index}]"
         check(isinstance(subnet, dict), what, subnet, "an object")
-        check(isinstance(subnet.get("metric"), str), f"{what}.metric", subnet.get("metric"), "text")
-        for key in ("target", "resource", "parity_error"):
+        for key in ("resource", "parity_error"):
             check(is_number(subnet.get(key)), f"{what}.{key}", subnet.get(key), "a finite number")
-        accuracy = subnet.get("accuracy", "missing")
-        good = accuracy is None or is_number(accuracy)
-        check(good, f"{what}.accuracy", accuracy, "a finite number, or null if it was not evaluated")
-        name = (subnet["metric"], subnet["target"])
+        try:
+            record = record_of_entry(subnet)
+        except ExportError as error:
+            raise ExportError(f"{path}: {what}.{error}") from error
+        name = (record.metric, record.target)
         check(name not in seen, f"(metric, target) of {what}", name, "unique")
         seen.add(name)
         channels = subnet.get("channels")
         check(_are_choices(channels), f"{what}.channels", channels, "counts or names of ops")
-        for key in OPTIONAL_CHOICES & subnet.keys():
-            good = isinstance(subnet[key], dict) and all(
-                isinstance(choice, str) or is_number(choice) for choice in subnet[key].values()
-            )
-            check(good, f"{what}.{key}", subnet[key], "an object of search group -> text or number")
-        size = subnet.get("resolution")
-        good = type(size) is int and 1 <= size <= MAX_RESOLUTION
-        check(good, f"{what}.resolution", size, f"an integer from 1 to {MAX_RESOLUTION}")
         check(_is_map(subnet.get("files"), str), f"{what}.files", subnet.get("files"), "an object of kind -> file name")
         for kind, file in subnet["files"].items():
             check(

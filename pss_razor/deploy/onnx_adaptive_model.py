@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from pss_razor.core import ExportError
-from pss_razor.deploy.files import MANIFEST_FILE, read_manifest
-from pss_razor.deploy.subnet_record import OPTIONAL_CHOICES, SubnetRecord
+from pss_razor.deploy.files import MANIFEST_FILE, read_manifest, record_of_entry
+from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.deploy.subnet_switch import SubnetSwitch
 from pss_razor.static.static_net import resize_images, show
 
@@ -90,26 +90,14 @@ class OnnxAdaptiveModel(SubnetSwitch):
         manifest = read_manifest(folder)
         subnets, files = [], []
         for entry in manifest["subnets"]:
-            name = str(entry.get("name", f"{entry['metric']}_{entry['target']:g}"))
-            file = entry["files"].get(_KIND)
+            record, file = record_of_entry(entry), entry["files"].get(_KIND)
             if file is None or not os.path.isfile(folder / file):
                 raise ExportError(
-                    f"{folder / MANIFEST_FILE}: subnet {show(name)} has no ONNX file ({show(file)}); export with "
-                    "--formats onnx"
+                    f"{folder / MANIFEST_FILE}: subnet {show(record.name)} has no ONNX file ({show(file)}); export "
+                    "with --formats onnx"
                 )
             files.append(folder / file)
-            subnets.append(
-                SubnetRecord(
-                    name=name,
-                    metric=entry["metric"],
-                    target=entry["target"],
-                    resources=entry.get("resources", {entry["metric"]: entry["resource"]}),
-                    accuracy=entry["accuracy"],
-                    channels=entry["channels"],
-                    **{key: entry[key] for key in OPTIONAL_CHOICES if key in entry},
-                    resolution=entry["resolution"],
-                )
-            )
+            subnets.append(record)
         return cls(subnets, manifest["preprocessing"], files, max_sessions, num_threads)
 
     @property

@@ -49,7 +49,7 @@ class SubnetRecord:
     def __post_init__(self) -> None:
         def check(field: str, good: bool, wanted: str) -> None:
             if not good:
-                raise ExportError(f"{field} of a subnet is {show(getattr(self, field))}; it must be {wanted}")
+                raise ExportError(f"{field} is {show(getattr(self, field))}; it must be {wanted}")
 
         good = isinstance(self.name, str) and 0 < len(self.name) <= _MAX_NAME_LENGTH
         check("name", good, f"text of at most {_MAX_NAME_LENGTH} characters")
@@ -67,6 +67,24 @@ class SubnetRecord:
             check(field, good, "a mapping from search groups to choices")
         good = type(self.resolution) is int and 1 <= self.resolution <= MAX_RESOLUTION
         check("resolution", good, f"an integer from 1 to {MAX_RESOLUTION}")
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], **known: Any) -> SubnetRecord:
+        """Of the record of an evaluated subnet, of an entry of a manifest, or of a subnet of a bundle.
+
+        Args:
+            record: Such as :meth:`EvaluatedSubnet.to_record` makes it; more is left alone.
+            **known: Fields that it has not, or that are known better.
+
+        Raises:
+            ExportError: A field is missing, or has a wrong type or value.
+        """
+        fields = [field.name for field in dataclasses.fields(SubnetRecord)]
+        values = {**{name: record[name] for name in fields if name in record}, **known}
+        missing = [name for name in fields if name not in values and name not in OPTIONAL_CHOICES]
+        if missing:
+            raise ExportError(f"{missing[0]} is missing")
+        return cls(**values)
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain values."""

@@ -19,6 +19,7 @@ from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError
 from pss_razor.deploy import write_manifest
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
 from pss_razor.deploy.files import MANIFEST_FILE
+from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.evaluation.bn_calibration import set_bn_statistics
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 from pss_razor.export.formats import BUNDLE, FORMATS, Run, installed_versions
@@ -272,16 +273,8 @@ class _Exporter:
 
     def _fields(self, own: EvaluatedSubnet, accuracy: float | None) -> dict[str, Any]:
         """What manifest and bundle both say of a subnet."""
-        return {
-            "name": own.name,
-            "metric": own.metric,
-            "target": own.target,
-            "resources": dict(own.resources),
-            "accuracy": accuracy,
-            "channels": {},
-            **self.algorithm.space.to_record(own.subnet),
-            "resolution": self._resolution(own),
-        }
+        record = {"channels": {}, **own.to_record(self.algorithm.space)}
+        return SubnetRecord.from_record(record, accuracy=accuracy, resolution=self._resolution(own)).to_json()
 
     def _entry(
         self, own: EvaluatedSubnet, accuracy: float | None, facts_of_formats: Mapping[str, Any]

@@ -236,7 +236,7 @@ def test_descriptions_that_lie(bundle_file):
     refuses(lambda d: d["subnets"][0].update(nodes=[0, 1, 10**9]), "its nodes are")
     refuses(lambda d: d["subnets"][0].update(nodes=[-1]), "its nodes are")
     refuses(lambda d: d["subnets"][0].pop("accuracy"), "instead of")
-    refuses(lambda d: d["subnets"][0].update(resolution=10**9), "resolution of a subnet is")
+    refuses(lambda d: d["subnets"][0].update(resolution=10**9), "resolution is")
     refuses(lambda d: d["subnets"][0].update(name=d["subnets"][1]["name"]), "two subnets have the same name")
     refuses(lambda d: d["subnets"].__setitem__(0, "x"), "instead of")
     refuses(lambda d: conv(d).update(type="torch.nn.LSTM"), "not whitelisted")
@@ -255,8 +255,8 @@ def _repeat_across(description, times):
         (lambda d: _repeat_across(d, 3_400), "operations in all, which take 4[0-9]{9} bytes written out"),
         (lambda d: d["subnets"][0].update(nodes=[1] * 10**5), "operations in all"),
         (lambda d: d["subnets"][0].update(name="x" * 20 * 2**20), "description has more than"),
-        (lambda d: d["subnets"][0].update(name="x" * 257), "name of a subnet is 'x.*at most 256 characters"),
-        (lambda d: d["subnets"][0].update(target=10**310), "target of a subnet is"),
+        (lambda d: d["subnets"][0].update(name="x" * 257), "name is 'x.*at most 256 characters"),
+        (lambda d: d["subnets"][0].update(target=10**310), "target is"),
         (lambda d: d["nodes"][1].update(name="x" * 513), "has a name of 513 characters"),
         (lambda d: d["nodes"][1].update(target=".".join("abc" * 20)), "has a module name of too many parts"),
         (lambda d: d["nodes"][1].update(args=[0] * 257), "has too much of arguments"),
