@@ -259,3 +259,18 @@ def candidates_of(op: Any) -> Any:
 def normalizes(data_preprocessor: Any) -> bool:
     """Whether a data preprocessor subtracts a mean and divides by a standard deviation."""
     return bool(getattr(data_preprocessor, "_enable_normalize", False))
+
+
+def head_losses(head: Any, logits: Any, data_samples: list) -> dict[str, Any]:
+    """The losses, and accuracies if it is told to, of a head of mmcls, of logits that it has computed."""
+    return head._get_loss(logits, data_samples)
+
+
+def set_epoch(loop: Any, epoch: int) -> None:
+    """Let a training loop go on after ``epoch`` epochs."""
+    loop._epoch = epoch
+
+
+def set_search_groups(mutator: Any, groups: dict[str, list]) -> None:
+    """Let a mutator of MMRazor have these search groups, by name."""
+    mutator._search_groups = groups

@@ -120,7 +120,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             self._resume()
         if self.predictor is not None:
             self._fit_predictor(self.predictor)
-        while self._epoch < self._max_epochs:
+        while self.epoch < self.max_epochs:
             self.run_epoch()
             self._save_searcher_ckpt()
         if self.predictor is not None:
@@ -138,7 +138,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         if not self.candidates:
             self.runner.logger.warning("every subnet in the ranges has been evaluated")
         if self.predictor is None:
-            self._evaluate(self.candidates, f"search epoch {self._epoch + 1}/{self._max_epochs}")
+            self._evaluate(self.candidates, f"search epoch {self.epoch + 1}/{self.max_epochs}")
             return
         scores = self.predictor.predict(self.space.encode(_subnets(self.candidates)))
         for index, score in enumerate(scores.tolist()):
@@ -253,7 +253,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         if not is_main_process():
             return
         state = {
-            "epoch": self._epoch,
+            "epoch": self.epoch,
             "constraints_range": {metric: list(bounds) for metric, bounds in self.constraints_range.items()},
             "predictor": self._predictor_config(),
             "samples": self._to_records(self._samples),
@@ -263,9 +263,9 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             "generator": self.generator.bit_generator.state,
         }
         work_dir = Path(self.runner.work_dir)
-        atomic_write(work_dir / f"search_epoch_{self._epoch}.json", json.dumps(state).encode())
+        atomic_write(work_dir / f"search_epoch_{self.epoch}.json", json.dumps(state).encode())
         if self.top_k_candidates:
-            self.runner.logger.info(f"search epoch {self._epoch}: the best score is {self.top_k_candidates.scores[0]}")
+            self.runner.logger.info(f"search epoch {self.epoch}: the best score is {self.top_k_candidates.scores[0]}")
         if self.max_keep_ckpts > 0:
             for _, path in _state_files(work_dir)[: -self.max_keep_ckpts]:
                 path.unlink()
@@ -278,13 +278,13 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             raise state[0]
         if state[0] is None:
             return
-        self._epoch = state[0]["epoch"]
+        compat.set_epoch(self, state[0]["epoch"])
         self._samples = self._from_records(state[0].get("samples", []))
         self.candidates = self._from_records(state[0]["candidates"])
         self.top_k_candidates = self._from_records(state[0]["top_k_candidates"])
         self._known = set(map(tuple, state[0]["known"]))
         self.generator.bit_generator.state = state[0]["generator"]
-        self.runner.logger.info(f"the search continues after epoch {self._epoch} of {self._max_epochs}")
+        self.runner.logger.info(f"the search continues after epoch {self.epoch} of {self.max_epochs}")
 
     def _read_state(self) -> dict[str, Any] | PSSError | None:
         """The state to continue from, None if there is none; an error for all ranks to raise."""

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pss_razor import compat
 from pss_razor.core import AdditiveCost, BoardEntry, ConfigError, SearchSpace, Subnet
 from pss_razor.estimators import FlopsEstimator, read_cost_graph
 from pss_razor.models.mutators import SubnetMutator
@@ -185,7 +186,7 @@ class Cream(BaseAlgorithm):
         self, logits: Tensor, samples: list, targets: Tensor | None, rho: Tensor | float | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy with the labels, and with the teacher in the proportion ``2 - rho`` to ``rho``."""
-        label_ce = self.architecture.head._get_loss(logits, samples)["loss"]
+        label_ce = compat.head_losses(self.architecture.head, logits, samples)["loss"]
         if targets is None or rho is None:
             return label_ce, {"label_ce": label_ce.detach()}
         distillation_ce = F.cross_entropy(logits, targets)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pss_razor import compat
 from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, build_constraints
 from pss_razor.estimators import CostGraph, FlopsEstimator, read_cost_graph
 from pss_razor.models.mutators import SubnetMutator
@@ -158,7 +159,7 @@ class PSS(BaseAlgorithm):
 
         with no_sync():
             teacher = logits_of(self.space.largest)
-            head_losses = self.architecture.head._get_loss(teacher.float(), samples)
+            head_losses = compat.head_losses(self.architecture.head, teacher.float(), samples)
             largest_loss, log_vars = self.parse_losses(head_losses)
             optim_wrapper.backward(largest_loss)
             teacher = teacher.detach().float()

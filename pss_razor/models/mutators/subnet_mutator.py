@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from pss_razor import compat
 from pss_razor.core import ConfigError, Dimension, SearchSpace, Subnet
 from pss_razor.registry import MODELS
 
@@ -49,7 +50,7 @@ class SubnetMutator(NasMutator):
         places = {id(module): place for place, module in supernet.named_modules()}
         groups: dict[str, list[Any]] = {}
         dimensions = []
-        for default_name, members in self._search_groups.items():
+        for default_name, members in self.search_groups.items():
             # A channel unit is bookkeeping around its mutable channel; switching addresses the mutable itself.
             mutables = [getattr(member, "mutable_channel", member) for member in members]
             place = places.get(id(mutables[0])) if getattr(mutables[0], "mutable_prefix", None) == "module" else None
@@ -62,7 +63,7 @@ class SubnetMutator(NasMutator):
             raise ConfigError(
                 f"{type(supernet).__name__} has nothing to search: build it from dynamic ops with mutables"
             )
-        self._search_groups = groups
+        compat.set_search_groups(self, groups)
         self.space = SearchSpace(dimensions)
         # The setter of each mutable itself: a way round nn.Module's setattr, which takes most of the time to switch.
         self._switches = [
