@@ -65,7 +65,7 @@ def choose_subnets(
     Args:
         evaluator: With the pools.
         pools: Keys of the pools, none of them empty.
-        results: Evaluated subnets, see :func:`~pss_razor.evaluation.results.read_results`. May lack pools, or all.
+        results: Evaluated subnets, see :func:`~pss_razor.evaluation.results.read_results`. Some pools may be missing.
         criterion: What decides among them.
 
     Returns:
@@ -85,7 +85,7 @@ def choose_subnets(
         else:
             selected_by = "score"
         chosen.append(dataclasses.replace(own, selected_by=selected_by))
-    # By the estimators of now: results may be of a config with fewer.
+    # By this config's estimators: the results may be of a config with fewer.
     resources = list_resources(evaluator.algorithm, [own.subnet for own in chosen])
     return [dataclasses.replace(own, resources=costs) for own, costs in zip(chosen, resources, strict=True)]
 

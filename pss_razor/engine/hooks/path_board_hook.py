@@ -41,7 +41,7 @@ class PathBoardHook(Hook):
     """Draw a path before every training iteration, and enter it on the board of prioritized paths (Cream, section 3).
 
     Writes the board to ``board.json`` after every epoch, and the result to ``best_fix_subnet.yaml``, as MMRazor's
-    searches do: the board's most accurate path within the backbone's ``flops_range``.
+    searches do: the board's most accurate path within ``mflops_range``.
 
     Args:
         pool_size: Most paths on the board.
@@ -51,6 +51,8 @@ class PathBoardHook(Hook):
             :class:`~pss_razor.core.PathSampler`.
         op_probabilities: Of ``"pre_prob"``.
         seed: Seed of the draws; None takes the runner's.
+        mflops_range: Least and most FLOPs of the result, in millions of multiply-accumulates of the whole network. None
+            takes the two numbers of the backbone's ``flops_range``, where they mean the searched blocks alone.
 
     Example:
         ``default_hooks=dict(path_board=dict(type='PathBoardHook', pool_size=10, meta_start_epoch=20))``
@@ -67,7 +69,10 @@ class PathBoardHook(Hook):
         sampling: str = "even",
         op_probabilities: Sequence[float] = (0.05, 0.2, 0.05, 0.5, 0.05, 0.15),
         seed: int | None = None,
+        mflops_range: tuple[float, float] | None = None,
     ) -> None:
+        if mflops_range is not None and not 0 <= mflops_range[0] <= mflops_range[1]:
+            raise ConfigError(f"PathBoardHook: mflops_range = {mflops_range} must be two numbers, least and most")
         for name, value in dict(meta_start_epoch=meta_start_epoch, update_iter=update_iter - 1).items():
             if value < 0:
                 raise ConfigError(f"PathBoardHook: {name} is too low; meta_start_epoch >= 0, update_iter >= 1")
@@ -76,6 +81,7 @@ class PathBoardHook(Hook):
         self.sampling = sampling
         self.op_probabilities = op_probabilities
         self.seed = seed
+        self.mflops_range = mflops_range
         self.board = PathBoard(pool_size)
         self._path: Subnet | None = None
 
@@ -104,11 +110,11 @@ class PathBoardHook(Hook):
                 f"a meta update takes two slices, so set drop_last=True and at least {least} images"
             )
         ends = algorithm.flops(algorithm.space.encode([algorithm.space.smallest, algorithm.space.largest]))
-        least_flops, most_flops = _flops_range(algorithm)
+        least_flops, most_flops = self._range_of_result(algorithm)
         if ends[0] > most_flops or ends[1] < least_flops:
             runner.logger.warning(
                 f"paths of this supernet have {ends[0]:.4g} to {ends[1]:.4g} MFLOPs with stem and head, none of them "
-                f"in flops_range {(least_flops, most_flops)}: the result will be the path that is nearest"
+                f"in mflops_range {(least_flops, most_flops)}: the result will be the path that is nearest"
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -156,11 +162,11 @@ class PathBoardHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Write the result."""
         algorithm = _algorithm(runner)
-        least, most = _flops_range(algorithm)
+        least, most = self._range_of_result(algorithm)
         best = self.board.best_within((least, most))
         if not least <= best.flops <= most:
             runner.logger.warning(
-                f"no path of the board is in flops_range {(least, most)}; the nearest has {best.flops:.4g} MFLOPs"
+                f"no path of the board is in mflops_range {(least, most)}; the nearest has {best.flops:.4g} MFLOPs"
             )
         path = Path(runner.work_dir, "best_fix_subnet.yaml")
         self._write(path, yaml.safe_dump({name: {"chosen": op} for name, op in best.path.items()}))
@@ -176,7 +182,7 @@ class PathBoardHook(Hook):
                 f"the board of paths is empty, there is nothing to test: it opens after {self.meta_start_epoch} epochs"
             )
         algorithm = _algorithm(runner)
-        best = self.board.best_within(_flops_range(algorithm))
+        best = self.board.best_within(self._range_of_result(algorithm))
         algorithm.mutator.activate(best.path)
 
         def forward(batch: Any) -> None:
@@ -216,6 +222,11 @@ class PathBoardHook(Hook):
         )
         self.sampler.generator.bit_generator.state = state["generator"]
 
+    def _range_of_result(self, algorithm: Cream) -> tuple[float, float]:
+        """Least and most multiply-accumulates of the whole network, in millions."""
+        own = self.mflops_range or getattr(algorithm.architecture.backbone, "flops_range", None)
+        return (0.0, math.inf) if own is None else (own[0], own[1])
+
     def _write_board(self, runner: Runner) -> None:
         records = [
             {"accuracy": entry.accuracy, "flops": entry.flops, "arch": _arch(runner, entry)} for entry in self.board
@@ -238,10 +249,6 @@ def _algorithm(runner: Runner) -> Cream:
     if not isinstance(model, Cream):
         raise ConfigError(f"the model is a {type(model).__name__}; PathBoardHook needs model=dict(type='Cream', …)")
     return model
-
-
-def _flops_range(algorithm: Cream) -> tuple[float, float]:
-    return getattr(algorithm.architecture.backbone, "flops_range", None) or (0.0, math.inf)
 
 
 def _arch(runner: Runner, entry: BoardEntry) -> list[list[int]]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
-# The reference network is timed so often at a look, and looked at again after so many times what that takes.
+# A look at the machine's speed is so many timings of the reference network. The next look comes when other timings have
+# taken so many times as long as one.
 _LOOKS, _SPEED_INTERVAL = 3, 4
 
 # Just below glibc's largest threshold for memory of its own, 32 MiB.
@@ -40,10 +41,10 @@ class MachineSpeed:
     Args:
         reference: Runs the reference network.
         device: ``"cpu"`` or ``"cuda"``.
-        reference_us: What it took when the measurements began that new ones are to be compared with; None begins now.
+        reference_us: Its time when the table was begun that new timings go into, microseconds; None begins a table.
 
     Attributes:
-        reference_us: The same, known from now on.
+        reference_us: The same, for a new table its time now.
     """
 
     def __init__(self, reference: Callable[[], object], device: str, reference_us: float | None = None) -> None:
@@ -58,7 +59,7 @@ class MachineSpeed:
         return statistics.median(time_call_us(self._reference, self._device) for _ in range(_LOOKS))
 
     def factor(self) -> float:
-        """What a timing of this moment is multiplied by, to be one of the moment of :attr:`reference_us`."""
+        """What to multiply a timing of now by, so that it compares with those made when the table was begun."""
         return self.reference_us / self.time_us()
 
 

@@ -208,7 +208,7 @@ class Cream(BaseAlgorithm):
             inputs: At least two slices of images (N, C, H, W).
             samples: Their labels.
             board: The paths that may teach.
-            learning_rate: Of the step in thought.
+            learning_rate: Of the simulated step.
 
         Returns:
             Gradients of the active path's parameters on the first images, and of the matching layer's.

@@ -142,6 +142,20 @@ def test_testing_a_search_tests_its_result(search, make_search, tmp_path):
         make_search(tmp_path, {"load_from": str(work_dir / "epoch_1.pth")}).test()
 
 
+def test_the_result_is_within_the_range_of_the_whole_network(search, make_search, tmp_path):
+    """Of a range that leaves out the most accurate paths, and of one that no path is in, the nearest."""
+    work_dir, _ = search
+    entries = json.loads((work_dir / "board.json").read_text())
+    for least, most, expected in [
+        (entries[2]["flops"] - 1e-6, entries[2]["flops"] + 1e-6, entries[2]),
+        (0.0, min(entry["flops"] for entry in entries) / 2, min(entries, key=lambda entry: entry["flops"])),
+    ]:
+        options = {"load_from": str(work_dir / "epoch_3.pth"), "default_hooks.path_board.mflops_range": (least, most)}
+        runner = make_search(tmp_path, options)
+        runner.test()
+        assert runner.model.architecture.backbone.arch == expected["arch"]
+
+
 def test_load_from_alone_starts_with_an_empty_board(search, make_search, tmp_path):
     work_dir, _ = search
     runner = make_search(tmp_path, {"load_from": str(work_dir / "epoch_3.pth")})
@@ -166,6 +180,7 @@ def test_load_from_alone_starts_with_an_empty_board(search, make_search, tmp_pat
             {"default_hooks.path_board.sampling": "pre_prob", "default_hooks.path_board.op_probabilities": [0.5, 0.5]},
             "6 ops",
         ),
+        ({"default_hooks.path_board.mflops_range": (5, 3)}, "least and most"),
         ({"model.teacher": "best"}, "'best'"),
     ],
 )
