@@ -82,9 +82,9 @@ def set_candidates(autoslim: Any, choices: Sequence[Mapping[str, int]]) -> None:
 def build_autoslim(
     algorithm: PSS, config: Config, batch: Mapping[str, Any], subnet: Subnet, channels_last: bool
 ) -> Callable[[], None]:
-    """AutoSlim's training step with the largest, the smallest and the given subnet as its random one."""
+    """A call of AutoSlim's training step, with the given subnet in place of its random one."""
     autoslim = build_algorithm(config, batch["inputs"].size(-1)).to(batch["inputs"].device)
-    autoslim.train()  # returns None there
+    autoslim.train()  # AutoSlim.train returns None
     sampled, smallest = (choices_of(autoslim, algorithm, s) for s in (subnet, algorithm.space.smallest))
     set_candidates(autoslim, [sampled, smallest])
     autoslim.mutator.sample_choices = lambda: dict(sampled)
@@ -95,6 +95,6 @@ def build_autoslim(
             inputs.contiguous(memory_format=torch.channels_last), *args, **kwargs
         )
     optimizer = build_optimizer(autoslim, config, accumulative_counts=3)
-    for key, value in dict(iter=0, max_iters=10**9).items():  # what a runner would tell it
+    for key, value in dict(iter=0, max_iters=10**9).items():  # as a runner would set them
         optimizer.message_hub.update_info(key, value)
     return lambda: autoslim.train_step(dict(batch), optimizer)

@@ -16,7 +16,7 @@ from mmrazor.models.task_modules.estimators import ResourceEstimator
 
 
 def measure(candidates: int, rounds: int) -> Iterator[Figure]:
-    """Time a subnet of each shipped space. The latency table has random entries: only speed is measured."""
+    """Time the costs of subnets in three shipped spaces. The latency table has random entries: only speed counts."""
     generator = np.random.default_rng(0)
     for name in ("mbv2", "mbv1", "r50"):
         algorithm, _ = build(f"pss_{name}_flops")

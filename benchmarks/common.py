@@ -108,7 +108,7 @@ def main(measure: Callable[..., Iterable[Figure]], description: str, **options: 
     for figure in measure(**args):
         print(figure, flush=True)
         figures.append({**asdict(figure), "met": figure.met})
-        if out is not None:  # every time, so that an interrupted run leaves what it has
+        if out is not None:  # after each figure, so that an interrupted run keeps those it has
             content = {"environment": describe_environment(), "options": args, "figures": figures}
             atomic_write(out, json.dumps(content, indent=1).encode())
 

@@ -74,7 +74,7 @@ def peak_mib(step: Callable[[], None]) -> float:
 
 
 def free_memory(device: str) -> None:
-    """Give back what the last measurement has left."""
+    """Free the memory of the last measurement."""
     gc.collect()
     if device == "cuda":
         torch.cuda.empty_cache()
@@ -169,7 +169,7 @@ def measure_formats(batch: int, side: int, rounds: int, device: str) -> Iterator
 
 
 def measure(batch: int, side: int, rounds: int, images: int, subnets: int, device: str) -> Iterator[Figure]:
-    """All of it."""
+    """Training steps, memory, memory formats and pool evaluation."""
     if device not in ("cuda", "cpu"):
         sys.exit(f"error: --device {device}: choose cuda or cpu")
     if device == "cuda" and not torch.cuda.is_available():

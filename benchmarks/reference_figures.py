@@ -30,7 +30,7 @@ def subnet_of(record: dict) -> Subnet:
 
 
 def build(small: bool):
-    """The supernet of configs/pss/pss_mbv2_flops.py, or with the references' 10 classes and small images."""
+    """Supernet and config of pss_mbv2_flops.py; if ``small``, with the references' 10 classes and small images."""
     config = load_config(str(ROOT / "configs/pss/pss_mbv2_flops.py"), None, "none", None)
     config.model.channels_last = False
     if small:
@@ -42,7 +42,7 @@ def build(small: bool):
 
 
 def load(algorithm, state: dict) -> dict[str, str]:
-    """Load the authors' names by position; returns our name -> theirs."""
+    """Load the authors' state dict, matched by position; returns our name -> theirs."""
     names = dict(zip(algorithm.architecture.state_dict(), state, strict=True))
     algorithm.architecture.load_state_dict({own: state[theirs] for own, theirs in names.items()})
     return names

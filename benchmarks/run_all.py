@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-# glibc gives large blocks back to the system at every free, and page faults take their place in the timings, at random.
-# Told to keep them, a step is faster and its time steady. Not for training_memory, which measures resident memory.
+# glibc returns large freed blocks to the system, and the page faults that follow disturb timings at random. If it keeps
+# them, steps are faster and their times steady. Not for training_memory, which measures resident memory.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 BENCHMARKS = (
     "training_step",

@@ -10,7 +10,7 @@ from common import Figure, build, main, time_in_turn
 
 
 def measure(switches: int, rounds: int) -> Iterator[Figure]:
-    """Time through the same random subnets."""
+    """Time both mutators on the same random subnets."""
     algorithm, config = build("pss_mbv2_flops")
     space = algorithm.space
     generator = np.random.default_rng(0)

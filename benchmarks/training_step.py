@@ -1,7 +1,7 @@
 """One training step (largest, sampled, smallest subnet; one optimizer step): ``python benchmarks/training_step.py``.
 
-Against static networks of the same three shapes, which is the limit, and against MMRazor's AutoSlim with its own
-dynamic ops and mutator. The middle subnet's widths are in the middle.
+Against static networks of the same three shapes, the lower limit, and against MMRazor's AutoSlim with its own dynamic
+ops and mutator. The sampled subnet has the middle value of every dimension.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def static_step(
     only_largest: bool = False,
     **options: Any,
 ) -> Callable[[], None]:
-    """The same work on three static networks; the largest one's weights are those that an optimizer updates.
+    """The same work on three static networks; the optimizer updates the weights of the largest one only.
 
     Args:
         algorithm: With the supernet.

@@ -1,6 +1,7 @@
 """Two processes (gloo) against one, at one total batch: ``python benchmarks/two_processes.py``.
 
-Two processes of one thread each against one process of two threads, in turn: the second process waits meanwhile.
+Two processes of one thread each against one process of two threads, in turn; the second process waits while the first
+runs alone.
 """
 
 from __future__ import annotations

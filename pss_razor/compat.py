@@ -1,8 +1,8 @@
 """What the stack (mmengine 0.10.7, mmcv-lite 2.0.1, mmcls 1.0.0rc6, mmrazor 1.0.0) does wrong on today's torch.
 
-The only module that knows of version problems. Everything that imports mmrazor imports :mod:`pss_razor.registry`
-first, which calls :func:`apply`. ``tests/test_compat.py`` has a test for each point that fails when the point is no
-longer needed.
+The only module that knows of version problems, and of private names of the stack. Everything that imports mmrazor
+imports :mod:`pss_razor.registry` first, which calls :func:`apply`. ``tests/test_compat.py`` has a test for each point
+that fails when the point is no longer needed.
 """
 
 from __future__ import annotations
@@ -124,12 +124,11 @@ def _make_local_writes_atomic() -> None:
 
 
 def _skip_first_steps_of_fused_sgd() -> None:
-    """Let torch's fused SGD leave nothing behind where its first step is skipped.
+    """Keep torch's fused SGD from using uninitialised momentum after a skipped first step.
 
-    ``GradScaler`` says on the device, by ``found_inf``, that gradients overflowed. The fused kernel then writes
-    nothing, but the momentum that was allocated for it without initialising counts as that of a first step. Without
-    gradients the step does nothing at all, as that of an optimizer that is not fused. The device is read only until
-    there is momentum.
+    ``GradScaler`` sets ``found_inf``, on the device, if gradients overflow. The fused kernel then writes nothing, but
+    the momentum allocated for it, uninitialised, counts as that of a first step. Without gradients the step does
+    nothing at all, like that of an SGD that is not fused. The device is read only until there is momentum.
     """
     import torch
     from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -158,9 +157,8 @@ def _skip_first_steps_of_fused_sgd() -> None:
 def _find_own_configs_by_name() -> None:
     """Let a config inherit from ``pss_razor::pss/pss_mbv2_flops.py``.
 
-    mmengine asserts that a package is in a table of its own, does not find one that is installed as editable, and adds
-    the package's name as the scope of what is in the config; the types are registered in that of mmrazor, the config's
-    default.
+    mmengine accepts only packages in a table of its own, does not find one that is installed as editable, and adds the
+    package's name as scope to the types in the config, which are registered in mmrazor's scope, the default.
     """
     from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
@@ -179,10 +177,10 @@ def _find_own_configs_by_name() -> None:
 
 
 def mend_predictor_handler(handler: Any) -> None:
-    """Let a handler of MMRazor's ``MetricPredictor`` work.
+    """Repair a handler of MMRazor's ``MetricPredictor``.
 
-    pydacefit asks for the elements of numbers that are no arrays, which numpy >= 2.1 refuses; arrays of one element
-    mean the same. The loss of ``MLPHandler`` comes from mmdet, which nothing here installs; torch's is the same.
+    pydacefit indexes plain numbers, which numpy >= 2.1 refuses; arrays of one element mean the same. ``MLPHandler``
+    takes its loss from mmdet, which nothing here installs; torch's is the same.
     """
     import torch
 
@@ -214,33 +212,33 @@ def gloo_without_gpu() -> Iterator[None]:
 
 
 def removed_default_hooks(hooks: dict[str, Any]) -> list[str]:
-    """Which entries of ``default_hooks`` are None and not of mmengine, which only removes its own and asserts else."""
+    """Entries of ``default_hooks`` that are None and not mmengine's; it removes its own only and rejects others."""
     own = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
     return [name for name, hook in hooks.items() if hook is None and name not in own]
 
 
-# What has no public name in mmengine and mmrazor.
+# What has no public name in mmengine, mmcls and mmrazor.
 
 
 def is_training(runner: Any) -> bool:
-    """Whether a run trains: its training loop is built. To ask ``runner.train_loop`` would build it."""
+    """Whether a run trains, that is, its training loop is built; reading ``runner.train_loop`` would build it."""
     from mmengine.runner.base_loop import BaseLoop
 
     return isinstance(runner._train_loop, BaseLoop)
 
 
 def resumes(runner: Any) -> bool:
-    """Whether a run goes on with a training."""
+    """Whether a run resumes a training."""
     return bool(runner._resume)
 
 
 def checkpoint_of(runner: Any) -> str | None:
-    """The checkpoint that a run starts from, or goes on with."""
+    """The checkpoint that a run loads or resumes; None without one."""
     return runner._load_from
 
 
 def accumulative_counts(optim_wrapper: Any) -> int:
-    """Iterations an optimizer step."""
+    """Iterations for each optimizer step."""
     return optim_wrapper._accumulative_counts
 
 
@@ -262,15 +260,15 @@ def normalizes(data_preprocessor: Any) -> bool:
 
 
 def head_losses(head: Any, logits: Any, data_samples: list) -> dict[str, Any]:
-    """The losses, and accuracies if it is told to, of a head of mmcls, of logits that it has computed."""
+    """Losses of an mmcls head for given logits, and accuracies if its config asks for them."""
     return head._get_loss(logits, data_samples)
 
 
 def set_epoch(loop: Any, epoch: int) -> None:
-    """Let a training loop go on after ``epoch`` epochs."""
+    """Let a training loop continue after ``epoch`` epochs."""
     loop._epoch = epoch
 
 
 def set_search_groups(mutator: Any, groups: dict[str, list]) -> None:
-    """Let a mutator of MMRazor have these search groups, by name."""
+    """Replace the search groups of an MMRazor mutator; ``groups`` is name -> mutables."""
     mutator._search_groups = groups

@@ -95,7 +95,7 @@ def prepare_calls(folder, subnets, threads):
 
 
 def prepare_onnx(path, size, threads):
-    """A call that runs one image in ONNX Runtime; where the graph resizes, one of the size that it wants."""
+    """A call that runs one image in ONNX Runtime, of the file's own input size if that is fixed."""
     import numpy as np
 
     from pss_razor.export.onnx_export import check_onnx_packages
@@ -154,7 +154,7 @@ def format_table(rows, columns, machine):
 
 
 def show(value, unit, digits):
-    """A cell of the table."""
+    """A cell of the table: the value in multiples of ``unit``, or nothing for None."""
     return "" if value is None else f"{value / unit:.{digits}f}"
 
 

@@ -56,7 +56,7 @@ class Runs:
         self._call(work_dir, "test.py", config, str(checkpoint), "--out", str(work_dir / RESULTS_FILE), *common)
 
     def stop(self) -> None:
-        """End the processes that run, and start no more."""
+        """Terminate the running processes, and start no more."""
         self._stopped = True
         for process in list(self._processes):
             process.terminate()
@@ -85,7 +85,7 @@ class Runs:
 
 @contextlib.contextmanager
 def stopped_at_the_end(runs: Runs, executor: ThreadPoolExecutor) -> Iterator[None]:
-    """Leave no process behind, whatever happens in the body; a request to end is one of the things."""
+    """Stop all runs when the body ends, by an error or SIGTERM too."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
@@ -109,7 +109,7 @@ def main() -> None:
 
         def is_complete(work_dir: Path) -> bool:
             if (work_dir / RESULTS_FILE).exists():
-                read_document(work_dir / RESULTS_FILE)  # an error if it is something else
+                read_document(work_dir / RESULTS_FILE)  # raises if it is something else
                 return True
             return False
 
@@ -145,14 +145,14 @@ def main() -> None:
             atomic_write(file, text.encode())
 
         files = dict(zip(names, args.configs, strict=True))
-        # Seeds outside: an interrupted comparison has all methods for some seeds.
+        # Seeds in the outer loop, so that an interrupted comparison has all methods for some seeds.
         work_dirs = {(name, seed): folders[name] / f"seed{seed}" for seed in args.seeds for name in names}
         missing = {key: work_dir for key, work_dir in work_dirs.items() if not is_complete(work_dir)}
         train_cfg = next(iter(configs.values())).train_cfg
         length = int(train_cfg.get("max_epochs") or train_cfg["max_iters"])
 
         def progress() -> int:
-            """Epochs (or iterations) of all runs that are in checkpoints."""
+            """Epochs (or iterations) in the newest checkpoints of the missing runs."""
             newest = [find_latest_checkpoint(work_dir) for work_dir in missing.values()]
             return sum(min(length, int(path.stem.split("_")[1])) for path in newest if path is not None)
 

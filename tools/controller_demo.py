@@ -1,4 +1,4 @@
-"""Show how a latency is kept while others load the CPU: ``python tools/controller_demo.py BUNDLE --out DIR``."""
+"""Keep a latency while other processes load the CPU: ``python tools/controller_demo.py BUNDLE --out DIR``."""
 
 import argparse
 import csv
@@ -32,7 +32,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure_us(model, images) -> float:
-    """Median latency of the most accurate subnet."""
+    """Median latency of the most accurate subnet, in microseconds a call."""
     model.select()
     model(images)
     times = []
@@ -44,7 +44,7 @@ def measure_us(model, images) -> float:
 
 
 def drive(controller, images, seconds: float, load_processes: int) -> list[dict]:
-    """Call the controller all the time, and note each call."""
+    """Call the controller for ``seconds``, with load in the middle third; returns a record of each call."""
     from tqdm import tqdm
 
     calls, load = [], []

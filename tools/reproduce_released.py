@@ -65,10 +65,10 @@ def parse_tables(args: argparse.Namespace, table_metrics: list[str]) -> dict[str
 
 
 def check_files(args: argparse.Namespace, config, tables: dict[str, Path]) -> None:
-    """Say what is missing, before any work.
+    """Check that checkpoint, latency tables and dataset are there.
 
     Raises:
-        ConfigError: Something is.
+        ConfigError: One is missing.
     """
     from pss_razor.core import ConfigError
 
@@ -95,7 +95,7 @@ def read_source(args: argparse.Namespace):
     """The authors' checkpoint.
 
     Raises:
-        PSSError: It is of another model.
+        PSSError: It cannot be read, or is of another model.
     """
     from pss_razor.converters import RELEASED_MODELS, PSSNetCheckpoint
     from pss_razor.core import ConfigError
@@ -129,7 +129,7 @@ def import_tables(tables: dict[str, Path], folder: Path) -> dict[str, Path]:
 
 
 def find_results(args: argparse.Namespace, config, folder: Path) -> Path:
-    """Where the results of this checkpoint, data and settings are, or will be."""
+    """Path of the results file of this checkpoint, data and settings, which may not exist yet."""
     import hashlib
 
     from pss_razor.evaluation.results import RESULTS_FILE
@@ -143,7 +143,7 @@ def find_results(args: argparse.Namespace, config, folder: Path) -> Path:
 
 
 def list_subnets(config) -> dict:
-    """The best subnet of every pool by score, as a results file has it, but not evaluated."""
+    """Units, and the best subnet of every pool by score, in the form of a results file without metrics."""
     from pss_razor.engine.hooks import SubnetSamplerHook
     from pss_razor.engine.launch import build_runner
     from pss_razor.evaluation.pool_evaluator import list_candidates

@@ -31,7 +31,7 @@ def add_launcher(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parse, and tell mmengine the local rank where no launcher did."""
+    """Parse, and set ``LOCAL_RANK`` for mmengine unless a launcher did."""
     args = parser.parse_args()
     os.environ.setdefault("LOCAL_RANK", str(getattr(args, "local_rank", 0)))
     return args
@@ -41,9 +41,8 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def one_line_errors() -> Iterator[None]:
     """End the program with one line for an error that a user can act on; others keep their traceback.
 
-    A mistake in a config that only shows when mmengine builds an object (an unknown type, an argument too many) is
-    raised by its registry itself, or by a constructor that passes arguments on, and is one of them; so is a path of
-    the command line that cannot be written.
+    These are ``PSSError``, a path that cannot be written, and a mistake in a config that shows only when mmengine
+    builds an object (an unknown type, an argument too many), raised by its registry or by a constructor.
     """
     from pss_razor.core import PSSError
 
@@ -56,7 +55,7 @@ def one_line_errors() -> Iterator[None]:
     except (KeyError, TypeError) as error:
         frames = traceback.extract_tb(error.__traceback__)
         files = [frame.filename.replace("\\", "/") for frame in frames]
-        # Loops of mmengine's own are built by the runner itself.
+        # The runner builds mmengine's own loops without a registry.
         building = any(
             "mmengine/registry/" in file or ("mmengine/runner/" in file and frame.name.startswith("build_"))
             for file, frame in zip(files, frames, strict=True)

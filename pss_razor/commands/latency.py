@@ -76,7 +76,7 @@ def main() -> None:
                 raise ConfigError(f"{out} was measured with another {changed or 'device'}; choose another --out")
             latencies_us.update(before.latencies_us)
             provenance = dict(before.provenance)
-            provenance.pop("interpolation", None)  # was checked on blocks that were left out then
+            provenance.pop("interpolation", None)  # its errors are of the earlier set of blocks
             spreads = [provenance.get("median_relative_spread", 0.0)] * len(latencies_us)
         out.parent.mkdir(parents=True, exist_ok=True)
         supernet, mutator, graph = build_supernet(config)
@@ -87,12 +87,12 @@ def main() -> None:
         provenance["reference_us"] = speed.reference_us
         places = find_geometries(graph)
         subset = choose_subset(graph, args.max_blocks)
-        # An earlier run may have measured more.
+        # An earlier run may have measured blocks outside the subset.
         others = [g for g in places if g not in subset and g not in latencies_us]
         interpolate = bool(others)
 
         def measure(geometries: Collection[BlockGeometry], description: str) -> Iterator[dict[BlockGeometry, Timing]]:
-            """Timings of blocks, chunk by chunk, with a bar."""
+            """Timings of blocks, chunk by chunk, with a progress bar."""
             blocks = {geometry: places[geometry] for geometry in geometries}
             with tqdm(total=len(blocks), unit="block", desc=description) as progress:
                 for timings in measure_blocks(

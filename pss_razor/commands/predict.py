@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def parse_budgets(texts: list[str]) -> dict[str, float]:
-    """Read ``metric=value`` settings."""
+    """Metric -> budget, from ``metric=value`` texts."""
     from pss_razor.core import ConfigError
 
     budgets = {}
@@ -37,7 +37,7 @@ def parse_budgets(texts: list[str]) -> dict[str, float]:
 
 
 def read_classes(path: str | None) -> list[str] | None:
-    """Read the names of the classes."""
+    """The names of the classes, one in each line of a file; None without a file."""
     from pss_razor.core import ConfigError
 
     if path is None:

@@ -46,7 +46,7 @@ def main() -> None:
         runner = build_runner(config)
         if checkpoint is None and "init_cfg" in config.model and not (config.model.init_cfg or {}).get("checkpoint"):
             raise ConfigError("there are no weights to test; give a checkpoint, or set model.init_cfg.checkpoint to it")
-        if not pools:  # PSS checks the same itself
+        if not pools:  # for pools, the sampler hook and the test loop check the same
             if checkpoint is not None:
                 check_state_dict(get_model(runner), checkpoint["state_dict"])
             loop = runner.test_loop

@@ -35,7 +35,7 @@ from pss_razor.version import __version__
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-# The longest that the authors' program writes has about 310 characters.
+# The longest text of a subnet that the authors' program writes has about 310 characters.
 _MAX_SUBNET_LENGTH = 2000
 
 
@@ -93,16 +93,16 @@ class PSSNetCheckpoint:
         return len(self.weights["architecture.head.fc.weight"])
 
     def convert(self, algorithm: PSS) -> tuple[dict[str, Any], list[str]]:
-        """The checkpoint as this project's, for testing and exporting and as initial weights of a training.
+        """Convert to a checkpoint of this project, for testing, exporting and initialising a training.
 
         Entries that are the same network (many multipliers round to the same channels) become one, with their best
-        score. Resources are those of ``algorithm``. An entry that belongs to another target by them moves there,
-        since its score, minus a cross-entropy, does not depend on the target that the subnet was drawn for; one that
-        belongs to no target of the config is dropped. Of pools that grow beyond the hook's ``pool_size`` by that, the
-        best entries stay when the checkpoint is loaded.
+        score. Resources are those of ``algorithm``. An entry whose resource belongs to another target moves there: its
+        score, minus a cross-entropy, does not depend on the target that the subnet was drawn for. One that belongs to
+        no target of the config is dropped. If a pool then exceeds the hook's ``pool_size``, loading the checkpoint
+        keeps the best entries.
 
-        Resuming a training is not promised: optimizer, schedule and random states are not converted, and the sampler's
-        random generator is a new one.
+        A training cannot be resumed from it: optimizer, schedule and random states are not converted, and the
+        sampler's random generator is a new one.
 
         Args:
             algorithm: The algorithm of the config that the checkpoint is for. Its weights are not touched, and not
@@ -126,9 +126,9 @@ class PSSNetCheckpoint:
         notes = [
             f"{metric}: the config has no such constraint; left out" for metric in self.pools if metric not in metrics
         ]
-        # Before the samplers, which take their time, so that a bad entry is told at once.
+        # Before building the sampler, which is slow, so that a bad entry is reported at once.
         entries = {metric: self._read_entries(metric, algorithm.space) for metric in metrics}
-        # Room for everything: the hook that loads the pools knows how large they shall be.
+        # Room for all entries; the hook that loads the pools limits their size.
         size = sum(len(pool) for pools in self.pools.values() for pool in pools.values())
         sampler = PrioritizedSubnetSampler(algorithm.costs, algorithm.constraints, pool_size=max(1, size))
         for metric in metrics:
@@ -184,8 +184,10 @@ def _fill_pools(
 
 
 def import_checkpoint(source: PSSNetCheckpoint, config: Config, out: str | Path) -> list[str]:
-    """Write a checkpoint of this project, for testing and exporting with a config; see :meth:`PSSNetCheckpoint.convert`
-    for the notes that it returns.
+    """Write a checkpoint of this project, for testing and exporting with a config.
+
+    Returns:
+        Notes for the user, see :meth:`PSSNetCheckpoint.convert`.
 
     Raises:
         CheckpointError: It is of another network or other metrics than the config.
@@ -249,9 +251,9 @@ def _load(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _allowing_only(stand_ins: Mapping[str, Any]) -> Iterator[None]:
-    """``weights_only`` allows tensors and these names, not what the rest of the program has allowed for its own files.
+    """Let ``weights_only`` allow tensors and these names alone, not what the program allows for its own files.
 
-    Not ``torch.serialization.safe_globals``: a name that was allowed before keeps either meaning, at random.
+    With ``torch.serialization.safe_globals``, a name that is allowed already would keep either meaning, at random.
     """
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
@@ -264,7 +266,7 @@ def _allowing_only(stand_ins: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _array_stand_ins() -> dict[str, Any]:
-    """For the arrays of a checkpoint, numpy's random state, which nothing here needs."""
+    """Stand-ins that drop arrays; a checkpoint has them in numpy's random state, which is not needed."""
 
     class Array:
         def __setstate__(self, state: Any) -> None:
@@ -281,7 +283,7 @@ def _array_stand_ins() -> dict[str, Any]:
 
 
 def _check_pools(arch_pools: Any) -> dict[str, dict[float, dict[str, float]]]:
-    """The pools of ``arch_pools``, every type checked."""
+    """The pools of ``arch_pools``, with all types checked."""
     pools = arch_pools.get("pools") if isinstance(arch_pools, dict) else None
     if not isinstance(pools, dict) or not pools:
         raise CheckpointError("it has no pools: arch_pools['pools'] must be a table of metrics, targets and subnets")
@@ -338,6 +340,6 @@ def _read_subnet(text: str, layout: PSSNetLayout, space: SearchSpace) -> Subnet:
 
 
 def _short(value: Any) -> str:
-    """For an error of one line: the file may hold anything of any length."""
+    """At most 300 characters of a value, for one-line errors: a file can hold values of any length."""
     text = repr(value)
     return text if len(text) <= 300 else f"{text[:300]}…"

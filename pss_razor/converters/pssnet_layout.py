@@ -12,10 +12,10 @@ class PSSNetLayout:
 
     Args:
         backbone: As in the names of configs and of released models, e.g. ``"mbv1"``.
-        title: As in texts.
+        title: Name in messages.
         model_name: As the keys of the authors' pools have it.
         widths: Search group -> base width, in the order of the authors' multipliers.
-        num_multipliers: How many multipliers a subnet has; those behind the widths count for nothing.
+        num_multipliers: How many multipliers a subnet has; those after the widths' are ignored.
         modules: The authors' name of a conv, BN or linear layer -> ours.
     """
 
@@ -38,7 +38,7 @@ class PSSNetLayout:
 
 
 def _modules(convs: Iterable[tuple[str, int, str]]) -> dict[str, str]:
-    """From (parent and position of a conv there, ``ConvModule`` here), with the BN that follows each conv."""
+    """Names of convs and the BNs after them, from (their parent of a conv, its position, our ``ConvModule``)."""
     modules = {}
     for theirs, position, ours in convs:
         modules[f"{theirs}.{position}"] = f"architecture.backbone.{ours}.conv"

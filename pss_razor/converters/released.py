@@ -24,7 +24,7 @@ class ReleasedModel:
 
     Args:
         backbone: ``"mbv1"`` or ``"mbv2"``.
-        metrics: What it has pools for.
+        metrics: Metrics that it has pools for.
         config: Path of its config in ``configs/``.
     """
 

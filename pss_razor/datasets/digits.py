@@ -11,7 +11,7 @@ from pss_razor.registry import DATASETS
 
 from mmcls.datasets import BaseDataset
 
-# The same for everybody: figures of different runs are on the same 360 images.
+# Fixed, so that results of different runs are on the same 360 images.
 _SPLIT_SEED = 0
 _TRAIN_SIZE = 1437
 

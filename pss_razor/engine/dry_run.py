@@ -1,4 +1,4 @@
-"""A training that is built, checked and measured on some batches, and leaves nothing."""
+"""Build and check a training, and measure it on some batches, without leaving files."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _VALUES_SHOWN = 8
 
 
 def dry_run(runner: Runner) -> str:
-    """Train on some batches, stop, and build the final test too; the caller gives a work directory to throw away.
+    """Train on some batches, and build and check the final test.
 
     Args:
-        runner: Of a training; of a search, everything is built and nothing run.
+        runner: Runner of a training, with a temporary work directory. For a search, everything is built, nothing run.
 
     Returns:
-        A report: the search space, resources of the smallest, the median and the largest subnet, how many subnets
-        each target has, memory and time of a step, and what the whole training comes to.
+        A report: the search space, its smallest, median and largest resources, the number of subnets of each target,
+        memory and time of a step, and the duration of the whole training.
 
     Raises:
         PSSError: Whatever would end the training or its final test.
@@ -116,7 +116,7 @@ def _describe_space(space: SearchSpace) -> str:
 
 
 def _describe_costs(model: Any, space: SearchSpace) -> str:
-    """Of the smallest, the median and the largest subnet, in the space's own distribution."""
+    """Resources of the smallest and the largest subnet, and the median over draws from the space's distribution."""
     costs: dict[str, tuple[str, AdditiveCost]] = {
         name: (model.estimators[name].unit, cost) for name, cost in getattr(model, "costs", {}).items()
     }

@@ -32,7 +32,7 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
         work_dir: Folder for logs and checkpoints; None takes the config's, or ``work_dirs/<config name>``.
 
     Raises:
-        ConfigError: The file is missing, cannot be read, or lacks a key.
+        ConfigError: The file is missing, cannot be read, or lacks a key; or an option is not ``key=value``.
     """
     file = find_config(path)
     try:
@@ -61,7 +61,7 @@ def load_config(path: str, options: Sequence[str] | None, launcher: str, work_di
 def build_runner(config: Config) -> Runner:
     """Build the runner of a config, and start the process group where there are several processes.
 
-    A training that stops can be resumed exactly: it has a ``RandomStateHook`` if the config does not say otherwise.
+    A ``RandomStateHook`` is added unless the config says otherwise, so that a training can be resumed exactly.
     """
     if not any(str(hook.get("type")).endswith("RandomStateHook") for hook in config.get("custom_hooks") or ()):
         hooks = config.setdefault("default_hooks", {})
@@ -82,7 +82,7 @@ def close_process_group() -> None:
 
 
 def _parse_options(options: Sequence[str]) -> dict:
-    """mmengine's own reading of ``key=value``; done late because importing mmengine is slow for ``--help``."""
+    """Parse ``key=value`` by mmengine's action; not in the tools' parsers, since its import would delay ``--help``."""
     parser = argparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--cfg-options", nargs="+", action=DictAction)
     for option in options:

@@ -35,7 +35,7 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
         with torch.no_grad():
             for index, batch in enumerate(batches):
                 for norm in norms:
-                    # Cumulative average. Of None torch makes the same number, reading the count off the device.
+                    # Cumulative average. None would give the same, but torch would read the count off the device.
                     norm.momentum = 1 / (index + 1)
                 forward(batch)
     finally:
@@ -48,8 +48,8 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
 def get_bn_statistics(model: nn.Module) -> BNStatistics:
     """Copies of running mean and variance of the active channels, one pair for each BN layer.
 
-    They are parts of one tensor. Many small ones, kept while large ones come and go, would split the C library's free
-    memory into pieces too small for those: several megabytes were lost for each subnet, on a CPU.
+    They are views of one tensor. Many small tensors that outlive large ones would fragment the C library's memory: on a
+    CPU, several megabytes were lost for each subnet.
     """
     pairs = _active_statistics(model)
     if not pairs:

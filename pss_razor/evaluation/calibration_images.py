@@ -23,7 +23,7 @@ def load_calibration_batches(dataloader: DataLoader, count: int) -> list[Any]:
     statistics; and reading them changes no random state.
 
     Args:
-        dataloader: Of the training images, of one process.
+        dataloader: The training images; its batch size is that of one process.
         count: How many batches; fewer where there are fewer images, with a warning.
     """
     of_batch_sampler: int = getattr(dataloader.batch_sampler, "batch_size", 1)

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 
 def has_sampler_state(config: Config) -> bool:
-    """Whether a config trains pools, or a baseline of theirs: the state of a sampler is in its checkpoints."""
+    """Whether checkpoints of a config have the state of a subnet sampler: with pools, or of a baseline."""
     model = MODELS.get(config.model.get("type", ""))
     return isinstance(model, type) and issubclass(model, PSS)
 
@@ -48,7 +48,7 @@ def check_dataloader(model: nn.Module, dataloader: DataLoader, name: str) -> Non
         name: Its key in the config, for the error.
 
     Raises:
-        DataError: It has not.
+        DataError: It has no batch, or another number of classes.
     """
     dataset: Any = dataloader.dataset
     if len(dataloader) == 0:

@@ -1,4 +1,4 @@
-"""Several methods on the same budget, data and seeds: checked to be comparable, and put together."""
+"""Check that several methods are comparable, and summarise their results over seeds."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
         configs: Method -> its config.
 
     Raises:
-        ConfigError: They do; names the setting.
+        ConfigError: They do; the message names the setting.
     """
     (first, reference), *others = configs.items()
     for (name, config), key in itertools.product(others, _SHARED):

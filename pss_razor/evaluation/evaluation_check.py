@@ -1,4 +1,4 @@
-"""An evaluation of one image before the long work, to find what would fail after it."""
+"""An evaluation of one image before a training or a test, to find early what would fail at its end."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_pool_evaluation(
 
 
 def check_evaluation(model: nn.Module, dataloader: DataLoader, evaluator: Evaluator, name: str) -> None:
-    """The same for a model of its own, whose step is mmengine's ``val_step``.
+    """Run a single network on the first image, by mmengine's ``val_step``, and compute the metrics.
 
     Args:
         model: The model, unwrapped; stays as it is.
@@ -80,7 +80,7 @@ def check_evaluation(model: nn.Module, dataloader: DataLoader, evaluator: Evalua
 def _compute_metrics(
     predict: Callable[[Any], list[Any]], dataloader: DataLoader, evaluator: Evaluator, name: str
 ) -> dict[str, Any]:
-    """Metrics over the first image, which every process has."""
+    """Metrics of the first image, which every process evaluates."""
     kept = KeptPredictions(copy.deepcopy(evaluator))
     batch = first_image(dataloader)
     kept.process(batch, predict(batch))

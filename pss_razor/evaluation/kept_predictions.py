@@ -1,4 +1,4 @@
-"""What is kept of the predictions of a subnet until all images are seen and its metrics are computed."""
+"""A small form of a subnet's predictions, kept until all images are seen and its metrics are computed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mmcls.evaluation import Accuracy, CorruptionError, MultiLabelMetric, Single
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric, Evaluator
 
-# What a metric notes of some images: tensors by field, whose first axis is the images, or a list with an item for each.
+# Predictions of some images for one metric: field -> tensor (images, …), or a list with an item for each image.
 _Notes = dict[str, Tensor] | list[Any]
-# Of a metric's value that is no number, a confusion matrix of 1000 classes for each of 435 subnets, say.
+# Most numbers of an array as metric. Confusion matrices of 1000 classes for 435 subnets would be too large.
 _MAX_NUMBERS = 10_000
-# Batches that are kept one by one: with small ones the tensors around the numbers are most of the memory.
+# Batches that are kept before they are joined: with small ones, tensor objects take more memory than numbers.
 _MOST_PARTS = 32
 
 
@@ -28,12 +28,12 @@ class KeptPredictions:
     """The predictions of one subnet as its metrics need them.
 
     Metrics keep a record of every image, mmcls' with the scores of all classes: 4 kB for each of 50,000 images and 435
-    subnets are 87 GB. Here a record loses what its metric will not look at, as far as the metric is known (all of
-    mmcls' but average precision, which needs every score), and the records of a batch become one tensor a field. At the
-    end the metric gets records back from which it computes the same. Processes exchange the small form.
+    subnets are 87 GB. Here a record loses what its metric does not use, for all metrics of mmcls but average precision,
+    which needs every score, and the records of a batch become one tensor a field. At the end, records are restored
+    from which the metric computes the same values. Processes exchange the small form.
 
     Args:
-        evaluator: The metrics; belongs to this subnet alone.
+        evaluator: The metrics, of this subnet alone.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
@@ -42,11 +42,11 @@ class KeptPredictions:
 
     @property
     def num_bytes(self) -> int:
-        """Memory that is taken, about."""
+        """Memory that the predictions take, roughly."""
         return sum(_count_bytes(notes) for batches in self._notes for notes in batches)
 
     def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
-        """Take note of the predictions of a batch."""
+        """Keep the predictions of a batch."""
         self.evaluator.process(data_samples=data_samples, data_batch=data_batch)
         for metric, batches in zip(self.evaluator.metrics, self._notes, strict=True):
             if metric.results:
@@ -56,7 +56,7 @@ class KeptPredictions:
                 batches[:] = [_join(batches)]
 
     def pop_notes(self) -> list[_Notes]:
-        """Of each metric, what was noted; nothing is kept afterwards."""
+        """The predictions kept for each metric; they are removed from here."""
         popped = [_join(batches) for batches in self._notes]
         for batches in self._notes:
             batches.clear()
@@ -64,17 +64,16 @@ class KeptPredictions:
 
 
 def evaluate_kept_predictions(group: Sequence[KeptPredictions], size: int) -> list[dict[str, Any]]:
-    """The metrics of each subnet over all images. To be called by all processes with as many subnets.
+    """The metrics of each subnet over all images. All processes call it, with the same number of subnets.
 
-    The processes share the work: of n, process r gets and computes those of the subnets r, r + n, …
+    The n processes share the work: process r computes the metrics of the subnets r, r + n, …
 
     Args:
-        group: Of each subnet; nothing is kept in it afterwards.
-        size: Number of images of the dataset: samplers may repeat images, so that all processes have as many.
+        group: The predictions of each subnet, which are removed from it.
+        size: Images of the dataset; more were evaluated if the sampler repeats some to give all processes equally many.
 
     Returns:
-        Of each subnet: metric -> a number, or for metrics that are none plain lists; of a large one only its shape, as
-        text.
+        For each subnet: metric -> number; an array becomes plain lists or, if it is large, a text with its shape.
 
     Raises:
         ValueError: Two metrics have one name.
@@ -86,11 +85,11 @@ def evaluate_kept_predictions(group: Sequence[KeptPredictions], size: int) -> li
     with progress:
         for first in range(0, len(group), num_processes):
             together = range(first, min(first + num_processes, len(group)))
-            own = []  # computed when all of these are exchanged: nobody waits for another's computation
+            own = []  # computed after all exchanges, so that no process waits for another's computation
             for subnet in together:
                 for number, notes in enumerate(group[subnet].pop_notes()):
                     metric = group[subnet].evaluator.metrics[number]
-                    if type(metric).evaluate is not BaseMetric.evaluate:  # it has a way of its own to gather
+                    if type(metric).evaluate is not BaseMetric.evaluate:  # it gathers by itself
                         metric.results.extend(_restore(metric, notes))
                         computed[subnet, number] = metric.evaluate(size)
                         continue
@@ -109,7 +108,7 @@ def evaluate_kept_predictions(group: Sequence[KeptPredictions], size: int) -> li
 
 
 def _compute(metric: BaseMetric, notes: _Notes) -> dict[str, Any]:
-    """As ``metric.evaluate`` does when it has gathered."""
+    """The part of ``metric.evaluate`` after gathering."""
     prefix = f"{metric.prefix}/" if metric.prefix else ""
     return {prefix + name: value for name, value in metric.compute_metrics(_restore(metric, notes)).items()}
 
@@ -124,7 +123,7 @@ def _merge(of_metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """A metric's value as JSON has it."""
+    """A metric's value as plain JSON values; of a large array, its shape as text."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         if math.prod(value.shape) > _MAX_NUMBERS:
             return f"{tuple(value.shape)} numbers, too many to keep"
@@ -133,14 +132,14 @@ def _plain(value: Any) -> Any:
 
 
 class _Form(NamedTuple):
-    """How the records of a kind of metric are made small, and those that it computes from are made of them."""
+    """How the records of one class of metrics are shrunk, and restored so that the metric has the same value."""
 
     shrink: Callable[[Any, list[Any]], _Notes]
     restore: Callable[[Any, Any], list[Any]]
 
 
 def _shrink_accuracy(metric: Accuracy, records: list[Any]) -> _Notes:
-    """Of the scores, the place of the label among the best, and its score: a threshold is compared with that."""
+    """Keep the label's place among the best scores, and its score, for thresholds."""
     notes, depth = _stack(records), max(metric.topk)
     if (
         "pred_score" not in notes
@@ -157,7 +156,7 @@ def _shrink_accuracy(metric: Accuracy, records: list[Any]) -> _Notes:
 
 
 def _restore_accuracy(metric: Accuracy, notes: _Notes) -> list[Any]:
-    """Scores of ``depth + 1`` classes that put the label, called by its place, at this place."""
+    """Scores of ``depth + 1`` classes with the label at its place, which is also its class number."""
     if isinstance(notes, list) or "place" not in notes:
         return _unstack(notes)
     depth = max(metric.topk)
@@ -169,7 +168,7 @@ def _restore_accuracy(metric: Accuracy, notes: _Notes) -> list[Any]:
 
 
 def _shrink_corruption_error(metric: CorruptionError, records: list[Any]) -> _Notes:
-    """As for an accuracy; the path of the image says which corruption it has."""
+    """As for an accuracy, with the other fields: the path of an image says which corruption it has."""
     scores = [{key: record[key].cpu() for key in ("pred_score", "gt_label") if key in record} for record in records]
     small = _restore_accuracy(metric, _shrink_accuracy(metric, scores))
     # A clone has a storage of its own: pickle writes whole storages.
@@ -177,7 +176,7 @@ def _shrink_corruption_error(metric: CorruptionError, records: list[Any]) -> _No
 
 
 def _shrink_single_label(metric: SingleLabelMetric, records: list[Any]) -> _Notes:
-    """Of the scores, the best class and its score."""
+    """Keep the best class and its score."""
     notes = _stack(records)
     if isinstance(notes, list) or "pred_score" not in notes:
         return notes
@@ -195,7 +194,7 @@ def _restore_single_label(metric: SingleLabelMetric, notes: _Notes) -> list[Any]
 
 
 def _shrink_multi_label(metric: MultiLabelMetric, records: list[Any]) -> list[Any]:
-    """Of the scores, the classes that count as predicted; of the labels, those that are not 0."""
+    """Keep the classes that count as predicted, and the labels that are not 0."""
     scores, labels = (torch.stack([record[key] for record in records]).cpu() for key in ("pred_score", "gt_score"))
     if metric.thr is not None:
         predicted = scores >= metric.thr
@@ -228,7 +227,7 @@ _AS_IT_IS = _Form(lambda metric, records: _stack(records), lambda metric, notes:
 
 
 def _form_of(metric: BaseMetric) -> _Form:
-    """By the function that reads the records: a subclass that computes otherwise may look at more."""
+    """The form that fits a metric's methods: a subclass with other methods may use more of a record."""
     for kind, form in _FORMS.items():
         if type(metric).compute_metrics is kind.compute_metrics and type(metric).calculate is kind.calculate:
             return form
@@ -240,7 +239,7 @@ def _restore(metric: BaseMetric, notes: _Notes) -> list[Any]:
 
 
 def _stack(records: Sequence[Any]) -> _Notes:
-    """Records as one tensor a field, on the CPU, where all have the same fields and these are tensors of one shape."""
+    """Records as one CPU tensor a field, if all have the same fields, with tensors of one shape; else as they are."""
     first = records[0]
     if not (isinstance(first, dict) and all(isinstance(r, dict) and r.keys() == first.keys() for r in records)):
         return list(records)

@@ -32,10 +32,9 @@ def evaluate_in_one_pass(
     mode: str,
     max_kept_bytes: int = _MAX_KEPT_BYTES,
 ) -> list[dict[str, Any]]:
-    """Metrics of networks; images are outside and networks inside, so that each image is read and decoded once.
+    """Metrics of networks. Each batch runs through all networks, so that each image is read and decoded once.
 
-    Where a metric keeps so much of each prediction that ``max_kept_bytes`` would not do for all networks, there are
-    several passes, which is logged.
+    If the predictions of all networks would exceed ``max_kept_bytes``, there are several passes, with a warning.
 
     Args:
         count: Number of networks N.
@@ -46,7 +45,7 @@ def evaluate_in_one_pass(
         runner: Its hooks ``before_{mode}_iter`` and ``after_{mode}_iter`` are called once a batch, with the
             predictions of the last network.
         mode: ``"val"`` or ``"test"``.
-        max_kept_bytes: Memory for predictions.
+        max_kept_bytes: Memory for the predictions of a process.
 
     Returns:
         The metrics of each network.
@@ -82,9 +81,9 @@ def evaluate_in_one_pass(
 
 @contextmanager
 def outside_test_loop(runner: Any) -> Iterator[None]:
-    """An evaluation with ``mode="test"`` that no test loop runs: hooks are told that a test begins, and ends.
+    """Call the hooks of a test around an evaluation with ``mode="test"`` that no test loop runs.
 
-    They are not told of an epoch's end, at which metrics of a test loop are logged.
+    ``after_test_epoch`` is left out, since it logs the metrics of a test loop.
     """
     for hook in ("before_test", "before_test_epoch"):
         runner.call_hook(hook)

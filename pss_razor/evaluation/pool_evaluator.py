@@ -29,7 +29,7 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.runner.amp import autocast
 
-# Whatever random numbers an evaluation uses (dropout in a metric's own network, say) are the same every time.
+# Random numbers of an evaluation, such as dropout in a metric's own network, are the same every time.
 _SEED = 0
 
 
@@ -52,7 +52,7 @@ def isolated_evaluation(algorithm: PSS) -> Iterator[None]:
 class PoolEvaluator:
     """BN calibration and evaluation of subnets; leaves the model and the random generators as they were.
 
-    Subnets share the weights; what each owns, its BN statistics, is kept aside during an evaluation.
+    Subnets share the weights; the BN statistics of each are kept aside during an evaluation.
 
     Args:
         algorithm: The algorithm, unwrapped.
@@ -109,7 +109,7 @@ class PoolEvaluator:
         mode: str,
         statistics: Sequence[BNStatistics] | None = None,
     ) -> list[dict[str, Any]]:
-        """Evaluate subnets.
+        """Metrics of subnets, each with its own BN statistics, in one pass over the images.
 
         Args:
             subnets: Distinct subnets.
@@ -118,7 +118,7 @@ class PoolEvaluator:
             runner: Its hooks ``before_{mode}_iter`` and ``after_{mode}_iter`` are called once a batch, with the
                 predictions of the last subnet.
             mode: ``"val"`` or ``"test"``.
-            statistics: Of :meth:`calibrate_all`; None calibrates.
+            statistics: Result of :meth:`calibrate_all` for these subnets; None calibrates them first.
 
         Returns:
             The metrics of each subnet, in the order of ``subnets``.
@@ -142,7 +142,7 @@ class PoolEvaluator:
             return self.algorithm(data["inputs"], data["data_samples"], mode="predict")
 
     def _run_images(self, batch: Any) -> Tensor:
-        # Not as in training: mixed images, if configured, are not what the subnet will see.
+        # Prepared as for a test; in training, batch augmentation may mix images.
         return self.algorithm(self._prepare(batch)["inputs"], mode="tensor")
 
 
@@ -162,7 +162,7 @@ def list_candidates(algorithm: PSS, sampler: SubnetSampler, top_k: int) -> list[
 
 
 def list_resources(algorithm: PSS, subnets: Sequence[Subnet]) -> list[dict[str, float]]:
-    """Of each subnet: metric -> cost."""
+    """For each subnet: metric -> cost, in the unit of its estimator."""
     indices = algorithm.space.encode(subnets)
     costs = {metric: cost(indices) for metric, cost in algorithm.costs.items()}
     return [{metric: float(values[row]) for metric, values in costs.items()} for row in range(len(subnets))]

@@ -45,7 +45,7 @@ def seed_generators(seed: int, *branch: int) -> None:
 
 @contextlib.contextmanager
 def isolated_random_state(seed: int) -> Iterator[None]:
-    """Run the body on a fixed seed and leave the generators as they were, so that looking changes nothing."""
+    """Run the body with seeded generators, and restore their states afterwards."""
     state = get_random_state()
     random.seed(seed)
     np.random.seed(seed)

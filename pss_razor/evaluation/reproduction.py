@@ -1,4 +1,4 @@
-"""What was published of a supernet, beside the subnets that are nearest to it."""
+"""Published points of a supernet, beside the subnets nearest to them in resource."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Reproduction:
 def find_nearest(
     published: Curve, subnets: Sequence[EvaluatedSubnet], units: Mapping[str, str], accuracy: str | None = None
 ) -> list[Reproduction]:
-    """The nearest subnet to each published point, of those in the pools of its metric, the largest and the smallest.
+    """The subnet nearest in resource to each published point, of the metric's pools, the largest and the smallest.
 
     Args:
         published: Points of one metric.

@@ -152,10 +152,10 @@ def _evaluated(path: Path, document: Mapping[str, Any]) -> list[EvaluatedSubnet]
 
 
 def read_criterion(document: Mapping[str, Any]) -> Criterion:
-    """What decided in the evaluation that a results file is of; version 0.1 took the first metric.
+    """The criterion of the evaluation that a results file is from; version 0.1 took the first metric.
 
     Raises:
-        ConfigError: The file says something else.
+        ConfigError: The file has no evaluated subnets, or no valid criterion.
     """
     try:
         subnets = document["subnets"]
@@ -185,7 +185,7 @@ def _to_json(space: SearchSpace, own: EvaluatedSubnet) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """A metric's value with null where a number is not finite, which JSON has not."""
+    """A metric's value with None in place of numbers that are not finite, which JSON cannot hold."""
     if isinstance(value, list):
         return [_finite(item) for item in value]
     if isinstance(value, dict):

@@ -1,1 +1,1 @@
-"""Networks for others: chosen, made static, written in several formats, compared with the supernet and measured."""
+"""Export: choose subnets, write them as static networks in several formats, compare and measure them."""

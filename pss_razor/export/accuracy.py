@@ -18,11 +18,11 @@ def measure_networks(runner: Any, evaluator: PoolEvaluator, networks: Sequence[S
 
     Args:
         runner: Its test loop has the images and the metrics.
-        evaluator: Of this loop; images are normalised as for its algorithm.
+        evaluator: Its algorithm's data preprocessor normalises the images.
         networks: As they are exported, with rounded BN statistics.
 
     Returns:
-        The metrics of each.
+        The metrics of each network.
     """
     loop, algorithm = runner.test_loop, evaluator.algorithm
     device = next(algorithm.parameters()).device

@@ -66,12 +66,12 @@ def choose_subnets(
         evaluator: With the pools.
         pools: Keys of the pools, none of them empty.
         results: Evaluated subnets, see :func:`~pss_razor.evaluation.results.read_results`. Some pools may be missing.
-        criterion: What decides among them.
+        criterion: Decides which evaluated subnet is best.
 
     Returns:
-        A subnet for each pool, in pool order: the best, with its metrics and ``selected_by="held-out images"`` or,
-        as in the paper, ``"test images"``; or, where none of the pool was evaluated, that of the highest score with
-        ``selected_by="score"``.
+        A subnet for each pool, in pool order: the best evaluated one, with its metrics and ``selected_by`` set to
+        ``"held-out images"`` or, as in the paper, ``"test images"``; if none was evaluated, the one of the highest
+        score, with ``"score"``.
     """
     measured = [own for own in results if math.isfinite(criterion.quality(own.deciding_metrics))]
     best = {own.pool: own for own in best_of_pools(measured, criterion)}
@@ -94,7 +94,7 @@ def check_results(results: Sequence[EvaluatedSubnet], evaluator: PoolEvaluator, 
     """Check that results are of the checkpoint whose pools the evaluator has.
 
     Raises:
-        ConfigError: A subnet has no such score in its pool.
+        ConfigError: A subnet of the results has another score in its pool, or is not in it.
     """
     scored = [own for own in results if own.pool is not None and own.score is not None]
     count = 1 + max((own.rank or 0 for own in scored), default=0)

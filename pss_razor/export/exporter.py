@@ -29,13 +29,13 @@ from pss_razor.models.static_subnet import WithoutResize
 from pss_razor.static import StaticNet, trace_static
 
 BUNDLE_FILE = "bundle.safetensors"
-# Of the largest logit. The bundle runs the same operations as the static network.
+# Relative to the largest logit. The bundle runs the same operations as the static network.
 BUNDLE_MAX_PARITY_ERROR = FORMATS["torch"].max_parity_error
 # Networks -> the metrics of each.
 Measure = Callable[[Sequence[StaticNet]], list[dict[str, Any]]]
-# How an export's record calls the accuracies of its networks.
+# Key of a network's accuracy in an export's record.
 _ACCURACY = "accuracy"
-# More would take time and show nothing else.
+# More images would take longer and show no more.
 _MAX_PARITY_IMAGES = 32
 
 
@@ -64,11 +64,12 @@ def export_subnets(
         formats: Of :data:`~pss_razor.export.formats.FORMATS`, and ``"bundle"``.
         input_size: What ``.pt2`` and ONNX files take: images of the subnet's ``"own"`` resolution, or of the
             ``"full"`` one of the validation images, which the graph resizes.
-        source: JSON-able; all that the weights and statistics follow from, see
+        source: JSON-able; all that weights and statistics depend on, see
             :func:`~pss_razor.export.source.describe_source`. Files of an earlier run are kept if it is the
             same; None keeps none.
         criterion: The metric that manifest and bundle have as accuracy.
-        measure: Evaluates exported networks, of those subnets that have ``metrics``; None takes the supernet's.
+        measure: Evaluates the exported networks of the subnets that have ``metrics``; None takes the accuracies of
+            the supernet.
 
     Returns:
         The manifest's entries.
@@ -97,7 +98,7 @@ def check_bundle_accuracies(subnets: Sequence[EvaluatedSubnet], formats: Sequenc
 
 
 class _Exporter:
-    """The arguments of :func:`export_subnets`, and what belongs to them."""
+    """The arguments of :func:`export_subnets`, and the steps of an export."""
 
     def __init__(
         self,
@@ -140,7 +141,7 @@ class _Exporter:
             and done[own.name].facts(_ACCURACY, self._settings(_ACCURACY)) is None
         }
         if make_bundle or unmeasured or any(todo.values()):
-            # Until all is complete again, the folder has no manifest that could be of other files.
+            # Until all files are complete, no manifest: it would be of other files.
             (self.directory / MANIFEST_FILE).unlink(missing_ok=True)
             self.directory.mkdir(parents=True, exist_ok=True)
             with self.evaluator.isolated(), torch.no_grad():
@@ -211,13 +212,13 @@ class _Exporter:
                 progress.update()
 
     def _measure(self, nets: Mapping[str, StaticNet], done: Mapping[str, ExportRecord]) -> None:
-        """Note the metrics of networks as they are exported."""
+        """Measure exported networks and record their accuracies."""
         assert self.measure is not None
         for name, metrics in zip(nets, self.measure(list(nets.values())), strict=True):
             done[name].add(_ACCURACY, [], {"accuracy": self.criterion.value(metrics)}, self._settings(_ACCURACY))
 
     def _accuracy(self, own: EvaluatedSubnet, done: ExportRecord) -> float | None:
-        """Of the exported network if it was measured, else of the subnet of the supernet; None if neither was."""
+        """Accuracy of the exported network if networks are measured, else in the supernet; None if not evaluated."""
         if own.metrics is None:
             return None
         if self.measure is not None:
@@ -259,7 +260,7 @@ class _Exporter:
         return ExportRecord(self.directory / own.name, self.source and [self.source, subnet])
 
     def _settings(self, kind: str) -> dict[str, Any]:
-        """What besides the network a format's files, or an accuracy, follow from."""
+        """What a format's files, or an accuracy, depend on besides the network."""
         if kind == _ACCURACY:
             return {"criterion": dataclasses.asdict(self.criterion), "versions": installed_versions(("torch",))}
         if kind == BUNDLE:
@@ -321,12 +322,12 @@ class _Exporter:
 
 
 def relative_error(logits: Tensor, expected: Tensor) -> float:
-    """The largest difference of two logits, of the largest logit."""
+    """The largest difference between logits, relative to the largest expected logit."""
     return float((logits - expected).abs().max() / expected.abs().max())
 
 
 def _check_parity(run: Run, inputs: Tensor, expected: Tensor, limit: float, what: object) -> float:
-    """The largest difference from the supernet's logits, of the largest logit."""
+    """The relative error of a network's logits; an error if it exceeds ``limit``."""
     error = relative_error(run(inputs), expected)
     if not error <= limit:
         raise ExportError(

@@ -29,13 +29,13 @@ class ExportFormat:
 
     Args:
         files: Kind -> file name, as the manifest lists them.
-        max_parity_error: Largest difference from the supernet's logits, of the largest logit. Static and dynamic
-            convolutions add up in different orders, and folding BN into a conv rounds its weights.
+        max_parity_error: Largest difference from the supernet's logits, relative to the largest logit. Static and
+            dynamic convolutions add up in different orders, and folding BN into a conv rounds its weights.
         save: Writes the files of a network into a folder, with an example input (2, 3, H, W).
         load: Reads them back; the result takes images of the example's size.
         resizes: Whether the network takes images of any size, and not of the example's alone.
-        facts: What the manifest says of each subnet besides.
-        packages: What writes the files: those of another version are written anew.
+        facts: Further entries of each subnet in the manifest.
+        packages: Packages that write the files; files of another version of them are written anew.
     """
 
     files: dict[str, str]
@@ -53,7 +53,7 @@ def _save_pt2(net: StaticNet, folder: Path, example: Tensor) -> None:
 
 def _load_pt2(folder: Path) -> Run:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given buffer is not writable")  # torch's own affair
+        warnings.filterwarnings("ignore", "The given buffer is not writable")  # raised inside torch
         return torch.export.load(folder / "model.pt2").module()
 
 
@@ -89,7 +89,7 @@ FORMATS = {
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """The versions of this package and others."""
+    """Package -> version, of this package and those given."""
     return {"pss_razor": __version__, **{package: importlib.metadata.version(package) for package in packages}}
 
 

@@ -51,7 +51,7 @@ def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> b
 
     dynamo = logging.getLogger("torch.onnx")
     level = dynamo.level
-    # The exporter tells every step on standard output.
+    # The exporter prints every step.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         dynamo.setLevel(logging.ERROR)
@@ -76,7 +76,7 @@ def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> b
 
 
 def _remove_debugging(model: Any) -> None:
-    """Remove what the exporter notes for debugging, which has the paths of source files on this machine."""
+    """Remove the exporter's debugging metadata, which has paths of source files on this machine."""
     graph = model.graph
     for item in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del item.metadata_props[:]

@@ -1,4 +1,4 @@
-"""What is done to an image before a network sees it, as data."""
+"""A JSON-able description of what is done to an image before a network sees it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def describe_preprocessing(algorithm: PSS, dataloader: DataLoader) -> dict[str, 
     normalized = compat.normalizes(preprocessor)
     order = _describe_channel_order(dataloader)
     if order is not None and getattr(preprocessor, "to_rgb", False):
-        order = order[::-1]  # it swaps, whatever comes
+        order = order[::-1]  # to_rgb swaps RGB, too
     return {
         "channel_order": order,
         "mean": preprocessor.mean.flatten().tolist() if normalized else [0.0, 0.0, 0.0],
@@ -54,7 +54,7 @@ def _transforms(dataloader: DataLoader) -> tuple[Any, list[Any]]:
 
 
 def _describe_channel_order(dataloader: DataLoader) -> str | None:
-    """How images come to the data preprocessor."""
+    """Channel order of the images that the data preprocessor gets; None if unknown."""
     dataset, transforms = _transforms(dataloader)
     names = {type(transform).__name__ for transform in transforms}
     if not names <= {*_SILENT, *_RESIZING}:

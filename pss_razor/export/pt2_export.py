@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pss_razor.core import ExportError
 
-# What torch.export notes for debugging: the paths of source files on this machine, and a fifth of the graph's size.
+# Debugging metadata of torch.export: paths of source files on this machine; a fifth of the graph's size.
 _DEBUGGING = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
 
 
@@ -41,10 +41,10 @@ def to_pt2(module: nn.Module, images: Tensor) -> bytes:
 
 
 def check_example(images: Tensor) -> None:
-    """Check that an example input has a batch size that tracing does not take for a constant.
+    """Check that an example has at least two images: tracing takes a batch size of 1 for a constant.
 
     Raises:
-        ExportError: It has not.
+        ExportError: It has fewer.
     """
     if len(images) < 2:
         raise ExportError(f"the example has {len(images)} images; two at least show that the batch size is dynamic")

@@ -1,4 +1,4 @@
-"""What an export folder notes of its own files, so that a later run knows what is complete."""
+"""A record of the files in an export folder, from which a later run knows what is complete."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ExportRecord:
 
     Args:
         folder: The folder.
-        key: JSON-able; all that the files follow from: checkpoint, calibration, subnet, … None: nothing is complete.
+        key: JSON-able; all that the files depend on: checkpoint, calibration, subnet, … None: nothing is complete.
     """
 
     def __init__(self, folder: Path, key: Any) -> None:
@@ -56,7 +56,7 @@ class ExportRecord:
             name: The format.
             files: Its files, in the folder.
             facts: JSON-able; what was found about them.
-            settings: JSON-able; what they follow from besides the key.
+            settings: JSON-able; what they depend on besides the key.
         """
         digests = {file: hash_file(self._path.with_name(file)) for file in files}
         self._formats[name] = {"settings": _plain(settings), "sha256": digests, "facts": _plain(facts)}
@@ -67,13 +67,13 @@ class ExportRecord:
 
 
 def _plain(value: Any) -> Any:
-    """As it comes back from JSON."""
+    """The value as it is after writing and reading JSON."""
     return json.loads(json.dumps(value))
 
 
 def hash_file(path: Path) -> str | None:
     """SHA-256 of a file, in hexadecimal; None if there is no such file."""
-    if not os.path.isfile(path):  # not an error for a name that is too long
+    if not os.path.isfile(path):  # unlike open, no error for a name that is too long
         return None
     with path.open("rb") as file:
         digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""All that exported weights and statistics follow from."""
+"""All that exported weights and statistics depend on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NOT_OF_THE_MODEL = ("estimators", "constraints")
 
 
 def describe_source(checkpoint: Path, config: Config, calibration_batches: int) -> dict[str, Any]:
-    """Checkpoint, configuration and calibration of an export, JSON-able; two exports of the same have equal networks.
+    """Checkpoint, config and calibration of an export, JSON-able; exports with equal sources have equal networks.
 
     Args:
         checkpoint: The file.
-        config: Its config.
+        config: The config that it is exported with.
         calibration_batches: Batches that BN statistics are averaged over.
     """
     model = {key: value for key, value in config.model.items() if key not in _NOT_OF_THE_MODEL}

@@ -1,4 +1,4 @@
-"""Models: slimmable backbones, mutators, the PSS algorithm."""
+"""Models: the algorithms PSS and Cream, their supernets, mutators, losses and wrappers."""
 
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.models.activations import LeanReLU6

@@ -13,7 +13,11 @@ from mmengine.registry import init_default_scope
 
 
 def build_supernet(config: Config) -> tuple[nn.Module, SubnetMutator, CostGraph]:
-    """Build the supernet of a config alone, in evaluation mode: no runner, data, or resources to constrain."""
+    """Build the supernet of a config in evaluation mode, without runner, data or constraints.
+
+    Returns:
+        The supernet, its mutator and its cost graph.
+    """
     init_default_scope(config.get("default_scope", "mmrazor"))
     architecture = MODELS.build(config.model.architecture).eval()
     mutator = MODELS.build(config.model.mutator)

@@ -19,9 +19,9 @@ from mmengine.logging import print_log
 from mmrazor.models.mutables import OneShotMutableOP
 from mmrazor.registry import sub_model
 
-# How the weights of a search of MMRazor are named; ours, and those of a retrained subnet, have no prefix.
+# Prefix of the weights that a search of MMRazor saves; our searches and retrained subnets have none.
 _PREFIX = "architecture."
-# Far above any subnet file.
+# Limits far above any subnet file.
 _MAX_FILE_BYTES = 2**18
 _MAX_FILE_NESTING = 8
 
@@ -30,22 +30,22 @@ _MAX_FILE_NESTING = 8
 def searched_subnet(
     cfg: Mapping[str, Any], fix_subnet: str | Mapping[str, Any] | None = None, init_cfg: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """MMRazor's ``sub_model`` that reads off a checkpoint which subnet it is of.
+    """MMRazor's ``sub_model``, with the subnet found from the weights of a checkpoint.
 
-    So the checkpoint of a search can be retrained, and a retrained one tested, by naming it alone.
+    Naming the checkpoint is enough to retrain the subnet of a search, or to test a retrained one.
 
     Args:
         cfg: The supernet's architecture.
-        fix_subnet: The subnet's yaml file, or its content, for new weights. A checkpoint is of one subnet only and
-            goes before; where it is of another than this, a warning says so.
+        fix_subnet: The subnet's yaml file, or its content, for new weights. The subnet of a checkpoint takes
+            precedence, with a warning if the two differ.
         init_cfg: ``type='Pretrained'`` with a ``checkpoint`` of the subnet; None, or no checkpoint, starts afresh.
 
     Returns:
         The network with one op at each place, its weights loaded.
 
     Raises:
-        ConfigError: Neither says which subnet it is, or the file is none.
-        CheckpointError: The checkpoint is of another supernet.
+        ConfigError: Neither argument gives the subnet, or ``fix_subnet`` is not of this supernet.
+        CheckpointError: The checkpoint is not of a single subnet of this supernet.
 
     Example:
         ``model=dict(type='searched_subnet', cfg=supernet, init_cfg=dict(type='Pretrained', checkpoint=FILE))``
@@ -82,7 +82,7 @@ def searched_subnet(
 
 
 def _find_subnet(supernet: nn.Module, state_dict: Mapping[str, torch.Tensor], path: str) -> dict[str, dict[str, str]]:
-    """Place -> chosen op, by the weights that are there; an op without weights is where no other's are."""
+    """Place -> chosen op: the one whose weights are there or, without weights, the op that has none."""
     subnet = {}
     for place, module in _ops(supernet).items():
         start = f"{place}._candidates."
@@ -115,7 +115,7 @@ def _ops(supernet: nn.Module) -> dict[str, OneShotMutableOP]:
 
 
 class _SubnetLoader(yaml.BaseLoader):
-    """Texts in lists and tables, all written out: an alias stands for more than the file has."""
+    """Reads texts, lists and tables. Aliases are refused: they can expand far beyond the size of the file."""
 
     depth = 0
 

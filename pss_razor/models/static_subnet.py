@@ -13,7 +13,7 @@ from pss_razor.static import StaticNet, trace_static
 
 
 class WithoutResize(nn.Module):
-    """The classifier after its input resizer: a static network resizes by itself what is not its resolution."""
+    """The classifier without its input resizer; a static network resizes images to its resolution by itself."""
 
     def __init__(self, architecture: Any) -> None:
         super().__init__()
@@ -41,6 +41,9 @@ def static_subnet(
 
     Returns:
         The network and random images (N, 3, H, W) of its resolution.
+
+    Raises:
+        ConfigError: The resolution is not searched, and ``input_size`` is None.
     """
     size = subnet.get("resolution", input_size)
     if size is None:

@@ -26,13 +26,13 @@ BACKBONES = {
 }
 # Metric -> the label and unit of its panel.
 PANELS = {"flops": ("FLOPs", "MFLOPs"), "latency_gpu": ("GPU latency", "us"), "latency_cpu": ("CPU latency", "ms")}
-# Unit -> what it counts, and how many of that.
+# Unit -> base unit, and how many of them it is.
 _UNITS = {"MFLOPs": ("FLOPs", 1e6), "MMACs": ("FLOPs", 1e6), "us": ("s", 1e-6), "ms": ("s", 1e-3), "s": ("s", 1.0)}
 # All points of the paper's figure, and those that its tables name.
 _FIGURE = Path(__file__).with_name("paper_figure.json")
 _RESULTS = Path(__file__).with_name("paper_results.json")
-# Colour, marker and line of published curves; the supernets' have those of their last letter. Latencies of the other
-# methods were published in whole milliseconds, at which lines would go up and down.
+# Colour, marker and line of published curves, by method or by the last letter of a supernet. Latencies of the other
+# methods were published in whole milliseconds, so that lines would zigzag.
 _PUBLISHED_STYLES = {
     "US-Net": ("0.6", "v", "none"),
     "MutualNet": ("0.3", "s", "none"),
@@ -55,7 +55,7 @@ class Curve:
         unit: Unit of the resources.
         points: Resource and top-1 in percent of each subnet.
         published: Whether the figures are the paper's instead of ours.
-        dataset: What the accuracies are of, for the title of a row of their own; None is ImageNet.
+        dataset: Dataset of the accuracies, for the title of its own row; None is ImageNet.
     """
 
     backbone: str
@@ -81,7 +81,7 @@ class Curve:
 
 
 def factor_to_panel(metric: str, unit: str) -> float:
-    """What a resource in ``unit`` is multiplied by, to be in the unit of the metric's panel.
+    """The factor from ``unit`` to the unit of the metric's panel.
 
     Raises:
         ConfigError: The unit is unknown, or none of this metric.
@@ -164,7 +164,7 @@ def figure_of_main_result(curves: Sequence[Curve], compact: bool = False) -> Fig
             for curve in curves:
                 if (curve.dataset, curve.backbone, curve.metric) == (dataset, backbone, metric):
                     _draw(axes, curve, colors[curve.label])
-            if axes.lines:  # below: there is no corner without points
+            if axes.lines:  # below the axes: points may fill every corner
                 axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, fontsize="x-small")
             elif dataset is not None:
                 axes.set_visible(False)
@@ -174,7 +174,7 @@ def figure_of_main_result(curves: Sequence[Curve], compact: bool = False) -> Fig
 
 
 def _choose_colors(curves: Sequence[Curve]) -> dict[str, str]:
-    """A colour for each label; our curve of a published supernet has the published one's."""
+    """A colour for each label; our curve and the published one of a supernet share theirs."""
     labels = list(dict.fromkeys(curve.label for curve in curves))
     published = {curve.label for curve in curves if curve.published}
     own = itertools.cycle(_OWN_COLORS)

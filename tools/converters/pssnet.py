@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def convert_checkpoint(args: argparse.Namespace) -> None:
-    """``pssnet.py checkpoint``."""
+    """Write a checkpoint for ``--config``, or for the config of its backbone and metrics."""
     from pss_razor.converters import RELEASED_MODELS, PSSNetCheckpoint, find_released_model, import_checkpoint
     from pss_razor.engine.launch import load_config
 
@@ -55,7 +55,7 @@ def convert_checkpoint(args: argparse.Namespace) -> None:
 
 
 def convert_latency_table(args: argparse.Namespace) -> None:
-    """``pssnet.py latency-table``."""
+    """Write a latency table of this project, with its provenance."""
     from pss_razor.converters import read_pssnet_latencies
     from pss_razor.estimators.latency.latency_table import LatencyTable
 

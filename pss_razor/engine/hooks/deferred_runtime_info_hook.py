@@ -14,11 +14,10 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class DeferredRuntimeInfoHook(RuntimeInfoHook):
-    """``RuntimeInfoHook`` that reads what a training step returns when it is logged, all of it at once.
+    """``RuntimeInfoHook`` that reads the outputs of training steps all at once, just before they are logged.
 
-    mmengine's reads every scalar of every iteration, and each read waits for the step to end, so that a GPU has
-    nothing to do while the next step is prepared. The logs are the same. Outputs may be numbers, and tensors of any
-    devices.
+    mmengine's reads every scalar in every iteration. Each read waits for the step to end, so that a GPU idles while the
+    next step is prepared. The logs are the same. Outputs may be numbers, and tensors on any device.
 
     Example:
         ``default_hooks=dict(runtime_info=dict(type='DeferredRuntimeInfoHook'), …)``
@@ -43,7 +42,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
             self._read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint has the logs of all iterations before it."""
+        """Read the outputs, so that the checkpoint has the logs of all iterations before it."""
         self._read(runner)
 
     def _read(self, runner: Runner) -> None:
@@ -51,7 +50,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         unread, self._unread = self._unread, []
         if not unread:
             return
-        # One transfer for each device that has any: numbers of the host cannot be stacked with a GPU's.
+        # One transfer for each device: tensors of different devices cannot be stacked.
         places: dict[torch.device, list[tuple[int, str, torch.Tensor]]] = {}
         values = [dict(outputs) for outputs in unread]
         for step, outputs in enumerate(unread):

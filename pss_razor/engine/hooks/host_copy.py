@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class HostCopy:
-    """A copy of a tensor that is asked for at once and read later.
+    """A copy of a tensor that is started at once and read later.
 
-    Reading waits until this copy has arrived. To read the tensor itself would wait for all that the device has been
-    told since, however old the tensor is: a copy takes its place at the end of the queue.
+    Reading waits only until this copy has arrived. Reading the tensor itself would queue a copy behind all the work
+    that the device has been given since, and wait for that.
 
     Args:
         tensor: On any device.

@@ -40,8 +40,8 @@ _CALIBRATION_BATCHES = 9
 class PathBoardHook(Hook):
     """Draw a path before every training iteration, and enter it on the board of prioritized paths (Cream, section 3).
 
-    Writes the board to ``board.json`` after every epoch, and the result to ``best_fix_subnet.yaml``, as MMRazor's
-    searches do: the board's most accurate path within ``mflops_range``.
+    Writes the board, once it has paths, to ``board.json`` after every epoch, and the result, the board's most accurate
+    path within ``mflops_range``, to ``best_fix_subnet.yaml``, as MMRazor's searches do.
 
     Args:
         pool_size: Most paths on the board.
@@ -49,10 +49,10 @@ class PathBoardHook(Hook):
         update_iter: Iterations from one meta update to the next.
         sampling: How paths are drawn: ``"even"``, ``"pre_prob"`` or ``"teacher"``; see
             :class:`~pss_razor.core.PathSampler`.
-        op_probabilities: Of ``"pre_prob"``.
+        op_probabilities: Probability of each op, for ``"pre_prob"``.
         seed: Seed of the draws; None takes the runner's.
         mflops_range: Least and most FLOPs of the result, in millions of multiply-accumulates of the whole network. None
-            takes the two numbers of the backbone's ``flops_range``, where they mean the searched blocks alone.
+            takes the backbone's ``flops_range``, although that counts the searched blocks alone.
 
     Example:
         ``default_hooks=dict(path_board=dict(type='PathBoardHook', pool_size=10, meta_start_epoch=20))``
@@ -92,7 +92,7 @@ class PathBoardHook(Hook):
         self.sampler = PathSampler(space, self.sampling, self.op_probabilities, seed)
 
     def before_train(self, runner: Runner) -> None:
-        """Check what would fail late."""
+        """Check schedule, optimizer and batches; warn if no path of the supernet can be in ``mflops_range``."""
         algorithm = _algorithm(runner)
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise ConfigError("Cream's schedule counts epochs; set train_cfg.by_epoch=True")
@@ -128,12 +128,12 @@ class PathBoardHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
     ) -> None:
-        """Enter the path on the board, where it is open and the path good enough; the same on all ranks."""
+        """Once the board is open, enter the path if it is good enough; the same on all ranks."""
         assert self._path is not None and outputs is not None
         if runner.epoch < self.meta_start_epoch:
             return
         algorithm = _algorithm(runner)
-        # One read of the device. In rank order, so that all ranks have the same bits.
+        # One read of the device. Summed in rank order, so that all ranks get the same bits.
         own = torch.stack([outputs[name].detach().float().reshape(()) for name in ("accuracy", "loss")])
         accuracies, losses = zip(*torch.stack(all_gather(own)).tolist(), strict=True)
         if not all(map(math.isfinite, losses)):
@@ -160,7 +160,7 @@ class PathBoardHook(Hook):
             self._write_board(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the result."""
+        """Write the best path within ``mflops_range``, or the one nearest to it."""
         algorithm = _algorithm(runner)
         least, most = self._range_of_result(algorithm)
         best = self.board.best_within((least, most))
@@ -176,7 +176,11 @@ class PathBoardHook(Hook):
         )
 
     def before_test(self, runner: Runner) -> None:
-        """Test the result, with BN statistics of its own."""
+        """Activate the result and calibrate its BN.
+
+        Raises:
+            CheckpointError: The board is empty.
+        """
         if not self.board:
             raise CheckpointError(
                 f"the board of paths is empty, there is nothing to test: it opens after {self.meta_start_epoch} epochs"
@@ -192,14 +196,14 @@ class PathBoardHook(Hook):
         runner.logger.info(f"testing {best.flops:.2f} MFLOPs, {_arch(runner, best)}, with the supernet's weights")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the board."""
+        """Add the board and the generator of the draws."""
         checkpoint[self.checkpoint_key] = {
             "board": self.board.state_dict(self.sampler.space),
             "generator": self.sampler.generator.bit_generator.state,
         }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Take over board and draws, unless the checkpoint only initialises a training."""
+        """Restore the board and the generator of the draws, unless the checkpoint only initialises a training."""
         training = compat.is_training(runner)
         if training and not compat.resumes(runner):
             runner.logger.info("load_from initialises the weights only; the board starts empty")

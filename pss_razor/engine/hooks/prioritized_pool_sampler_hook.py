@@ -55,7 +55,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         return PrioritizedSubnetSampler(costs, constraints, self.pool_size, self.score_momentum, seed)
 
     def draw(self, runner: Runner) -> Draw:
-        """By the exploration probability and the temperature of now."""
+        """Draw with the current exploration probability and temperature."""
         return self.sampler.draw(*self._scheduled(runner))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -65,7 +65,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         runner.message_hub.update_scalar("train/explored", float(self._draw.explored))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Log how full the pools are."""
+        """Log the number of entries of all pools, the exploration probability and the temperature."""
         super().after_train_epoch(runner)
         p_explore, temperature = self._scheduled(runner)
         runner.message_hub.update_scalar("train/pool_entries", sum(map(len, self.sampler.pools.values())))

@@ -24,11 +24,11 @@ class RandomStateHook(Hook):
     """Save the random states of all processes, so that a training resumed at an epoch equals one that never stopped.
 
     Every training has this hook, unless ``default_hooks.random_state`` is None. mmengine seeds all processes alike.
-    Here only the first keeps its seed, so that images which the main process augments are augmented otherwise on every
-    rank; what has to be alike on all ranks, such as the path that SPOS trains, comes from the generator of
-    :class:`SubnetMutator`. Validation leaves random states as they were.
+    Here only the first keeps its seed, so that augmentation in the main processes differs between ranks. What must be
+    the same on all ranks, such as the path that SPOS trains, comes from the generator of :class:`SubnetMutator`.
+    Validation leaves random states as they were.
 
-    Not for iteration-based training, where mmengine reads the past batches again.
+    An iteration-based training does not resume exactly: mmengine reads the past batches again.
 
     Example:
         ``default_hooks=dict(random_state=dict(type='RandomStateHook'))``
@@ -47,7 +47,7 @@ class RandomStateHook(Hook):
         if isinstance(mutator, SubnetMutator):
             mutator.generator = np.random.default_rng(runner.seed)
         if self._resumed is None:
-            # MMRazor's own mutators draw from the global generators, which then have to be alike on all ranks.
+            # MMRazor's own mutators draw from the global generators, which must then be the same on all ranks.
             if get_rank() and (mutator is None or isinstance(mutator, SubnetMutator)):
                 seed_generators(runner.seed, get_rank())
             return
@@ -83,14 +83,14 @@ class RandomStateHook(Hook):
         self._before_validation = get_random_state()
 
     def after_val(self, runner: Runner) -> None:
-        """Go on with the random states from before; already the start of a data loader draws a number."""
+        """Restore the random states from before validation: even starting a data loader draws a number."""
         assert self._before_validation is not None
         set_random_state(self._before_validation)
         self._before_validation = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the random states of all processes, of choices, and the seed of the order of images."""
-        # Without an epoch's end behind it, only this process' own state is at hand.
+        # With one process, or before the first epoch has ended, only this process' own state is at hand.
         own = [self._before_validation or get_random_state()]
         processes = self._process_states if get_world_size() > 1 and self._process_states else own
         mutator = getattr(get_model(runner), "mutator", None)
@@ -102,10 +102,10 @@ class RandomStateHook(Hook):
         }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Take the states over, where a training is resumed; mmengine would take weights of another model for its own.
+        """If a training is resumed, keep its states, and check the weights: mmengine would accept another model's.
 
         Raises:
-            CheckpointError: The checkpoint is of another model, or was imported from another program.
+            CheckpointError: The checkpoint is of another model, was imported from another program, or is damaged.
         """
         if not (compat.is_training(runner) and compat.resumes(runner)):
             return
@@ -121,7 +121,7 @@ class RandomStateHook(Hook):
 
 
 def _find_random_states(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
-    """What a checkpoint has of random states; in version 0.1, those of PSS were kept among the sampler's."""
+    """The random states of a checkpoint; version 0.1 kept those of PSS in the sampler's state."""
     own, sampler = checkpoint.get(RANDOM_STATE_KEY), checkpoint.get(CHECKPOINT_KEY)
     if own is None and isinstance(sampler, dict) and "processes" in sampler:
         own = sampler

@@ -75,7 +75,7 @@ class SubnetSamplerHook(Hook, ABC):
                 )
 
     def before_train(self, runner: Runner) -> None:
-        """Check what would fail late."""
+        """Check the optimizer wrapper, and the training images by loading one."""
         accumulative_counts = compat.accumulative_counts(runner.optim_wrapper)
         if accumulative_counts != 1:
             raise ConfigError(
@@ -89,11 +89,11 @@ class SubnetSamplerHook(Hook, ABC):
         check_image_size(algorithm, images, "train_dataloader")
 
     def before_val(self, runner: Runner) -> None:
-        """Check the validation set."""
+        """Check that the validation set has batches, and the head's number of classes."""
         check_dataloader(get_algorithm(runner), runner.val_dataloader, "val_dataloader")
 
     def before_test(self, runner: Runner) -> None:
-        """Check the test set."""
+        """Check that the test set has batches, and the head's number of classes."""
         check_dataloader(get_algorithm(runner), runner.test_dataloader, "test_dataloader")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
@@ -106,7 +106,7 @@ class SubnetSamplerHook(Hook, ABC):
     ) -> None:
         """Tell the sampler the score, averaged over ranks in rank order so that all ranks have the same bits.
 
-        It is read when the sampler needs it, mostly some iterations later: now, that would wait for the step to end.
+        The sampler reads it when it needs it, mostly some iterations later; reading it now would wait for the step.
         """
         assert self._draw is not None and outputs is not None
         copy = HostCopy(torch.cat(all_gather(outputs["score"].reshape(1))))
@@ -114,11 +114,11 @@ class SubnetSamplerHook(Hook, ABC):
         self._draw = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add the sampler."""
+        """Add the state of the sampler."""
         checkpoint[CHECKPOINT_KEY] = self.sampler.state_dict()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Check that the checkpoint is of this model; take over the sampler, unless it only initialises a training."""
+        """Check the weights and restore the sampler, unless the checkpoint only initialises a training."""
         training = compat.is_training(runner)
         if training and not compat.resumes(runner):
             runner.logger.info("load_from initialises the weights only; the pools start empty")

@@ -30,9 +30,9 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmrazor.engine import EvolutionSearchLoop
 from mmrazor.structures import Candidates, convert_fix_subnet, export_fix_subnet
 
-# Children that are made for each that is wanted; a check costs less than a microsecond.
+# Attempts for each wanted child; checking one costs less than a microsecond.
 _ATTEMPTS = 100
-# The files of a search in its work directory, by epoch.
+# State of a search in its work directory; the group is the epoch.
 _STATE_FILE = re.compile(r"search_epoch_(\d+)\.json")
 
 
@@ -40,20 +40,20 @@ _STATE_FILE = re.compile(r"search_epoch_(\d+)\.json")
 class ConstrainedSearchLoop(EvolutionSearchLoop):
     """MMRazor's ``EvolutionSearchLoop`` (SPOS, arXiv 1904.00420, section 3.4) over our search space and estimators.
 
-    Epochs, evaluation, selection and the parameters are MMRazor's. New here: candidates are drawn from the space
-    conditional on the ranges instead of drawn blindly, exported and counted; no candidate comes twice in a search;
-    ranges of any metrics hold at once; the supernet's BN statistics stay; a search continues as if never stopped.
+    Epochs, evaluation, selection and their parameters are MMRazor's. New here: candidates are drawn within the ranges,
+    where MMRazor draws any subnet, exports it and measures it; no candidate comes twice; several metrics can have
+    ranges; the supernet's BN statistics stay unchanged; a resumed search equals one that never stopped.
 
-    Writes ``search_epoch_N.json`` for :attr:`resume_from`, and in the end ``best_fix_subnet.yaml``, which is a
-    ``fix_subnet`` of MMRazor's ``sub_model``, and ``subnet_best.pth`` with the weights that it has in the supernet.
+    Writes ``search_epoch_N.json`` for :attr:`resume_from` and, at the end, ``best_fix_subnet.yaml``, a ``fix_subnet``
+    of MMRazor's ``sub_model``, and ``subnet_best.pth``, the best subnet's weights in the supernet.
 
     Args:
         *args: See ``EvolutionSearchLoop``.
-        estimator_cfg: Config of an :class:`OneShotResourceEstimator`, or of another with its ``build_costs``.
+        estimator_cfg: Config of an :class:`OneShotResourceEstimator`, or of another estimator with ``build_costs``.
         constraints_range: Metric -> (least, most), or most.
         resume_from: A ``search_epoch_N.json``; ``"auto"`` is the newest of the work directory, if there is one.
-        predictor_cfg: Config of a ``MetricPredictor`` of MMRazor, see :class:`SubnetPredictor`: only its samples are
-            evaluated, then it scores the candidates, and its ``top_k`` best are evaluated in the end.
+        predictor_cfg: Config of a ``MetricPredictor`` of MMRazor, see :class:`SubnetPredictor`. It is fitted to
+            evaluated samples and scores the candidates, of which only the ``top_k`` best are evaluated, at the end.
         seed: Seed of the draws; None takes the runner's.
         **kwargs: See ``EvolutionSearchLoop``.
 
@@ -62,8 +62,8 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         type='OneShotResourceEstimator', input_size=224), constraints_range=dict(flops=(0, 330)))``
 
     Raises:
-        ConfigError: The mutator is no :class:`SubnetMutator`, a metric has a range but is not measured, or numbers of
-            candidates do not fit.
+        ConfigError: The mutator is no :class:`SubnetMutator`, the estimator has no ``build_costs``, a metric has a
+            range but is not measured, or mutation and crossover make more than ``num_candidates``.
         UnreachableTargetError: No subnet is in a range.
         CheckpointError: ``load_from`` or ``resume_from`` is of another search.
     """
@@ -101,7 +101,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             )
         costs = self.estimator.build_costs(self.model.architecture, mutator)
         self.sampler = RangeSampler(costs, self.constraints_range)
-        # Equal on all ranks, and evaluations are shared: all ranks search alike.
+        # Seed and scores are equal on all ranks, so that all ranks search alike.
         seed = self.runner.seed if seed is None else seed
         self.generator = np.random.default_rng(seed)
         self.predictor = None if predictor_cfg is None else SubnetPredictor(predictor_cfg, self.space, seed)
@@ -114,7 +114,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             self.runner.logger.warning("load_from is not set: the candidates are those of an untrained supernet")
 
     def run(self) -> None:
-        """Search; with a predictor, evaluate its samples first and its best in the end."""
+        """Search; with a predictor, evaluate its samples first and its best candidates at the end."""
         self.runner.call_hook("before_train")
         if self.resume_from:
             self._resume()
@@ -153,7 +153,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         return self._children(self.num_crossover, self.crossover_prob, self._draw_parents)
 
     def calibrate_bn_statistics(self, dataloader: DataLoader, calibrate_sample_num: int = 2000) -> None:
-        """Average BN statistics over training images; MMRazor's runner would hand over the validation images."""
+        """Average BN statistics over training images; ``dataloader``, here the validation images, is not used."""
         if self._calibration_batches is None:
             loader = self.runner.build_dataloader(self.runner.cfg.train_dataloader, seed=self.runner.seed)
             count = math.ceil(calibrate_sample_num / loader.batch_size)
@@ -183,7 +183,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
             self.runner.logger.info(f"{title}, candidate {index + 1} of {len(candidates)}: {measured}")
 
     def _fit_predictor(self, predictor: SubnetPredictor) -> None:
-        """Fit to samples: those of the state that the search continues from, of a file, or evaluated now."""
+        """Fit to samples: those of the resumed state, those of a file, or new ones that are evaluated now."""
         if not self._samples:
             if isinstance(predictor.train_samples, str):
                 self._samples = self._read_samples(Path(predictor.train_samples))
@@ -198,7 +198,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         self.runner.logger.info(f"the predictor is fitted to {len(self._samples)} evaluated subnets")
 
     def _evaluate_best(self) -> None:
-        """Evaluate the best by prediction: what is best is decided among them and the samples by evaluation."""
+        """Evaluate the best by prediction, and rank them with the samples by evaluated scores."""
         finalists = self._from_records(self._to_records(self.top_k_candidates))
         predicted = [next(iter(item.values()))["score"] for item in finalists.data]
         self._evaluate(finalists, "the best by prediction")
@@ -249,7 +249,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         return candidates
 
     def _save_searcher_ckpt(self) -> None:
-        """Write the state after an epoch, as JSON."""
+        """Write the state of the search, as JSON."""
         if not is_main_process():
             return
         state = {
@@ -313,7 +313,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         return state
 
     def _predictor_config(self) -> Any:
-        """What scores follow from besides the samples, as JSON has it."""
+        """The predictor's config without ``train_samples``, as plain JSON values."""
         if self.predictor is None:
             return None
         config = {key: value for key, value in self.predictor.config.items() if key != "train_samples"}

@@ -21,9 +21,8 @@ from mmengine.evaluator import Evaluator
 class PoolEvaluationMixin:
     """Evaluate pools instead of one model.
 
-    What would fail after the long work is found when the loop is built, by an evaluation of one image: metrics that
-    cannot be computed, a deciding metric that the evaluator does not report, images of another size than the
-    supernet's largest resolution.
+    Building the loop evaluates one image, to find early what would fail later: metrics that cannot be computed, a
+    deciding metric that the evaluator does not report, images of another size than the supernet's largest resolution.
 
     Args:
         runner: The runner.
@@ -72,7 +71,7 @@ class PoolEvaluationMixin:
         self.check(self.dataloader, self.evaluator, f"{self.mode}_dataloader")
 
     def check(self, dataloader: Any, evaluator: Any, name: str) -> None:
-        """See :func:`check_pool_evaluation`."""
+        """Run :func:`check_pool_evaluation`, which also resolves the criterion."""
         algorithm = get_algorithm(self.runner)
         self.criterion = check_pool_evaluation(algorithm, dataloader, evaluator, self.criterion, name)
 
@@ -89,7 +88,7 @@ class PoolEvaluationMixin:
         )
 
     def evaluate_subnets(self, evaluator: PoolEvaluator, subnets: Sequence[EvaluatedSubnet]) -> list[EvaluatedSubnet]:
-        """Evaluate subnets.
+        """Calibrate BN of subnets, then take all :attr:`measurements`.
 
         Args:
             evaluator: Of :meth:`build_evaluator_of_pools`.
@@ -116,9 +115,11 @@ class PoolEvaluationMixin:
         return [("metrics", self.dataloader, self.evaluator)]
 
     def run(self) -> dict[str, float]:
-        """Evaluate; returns the metrics of the largest, the smallest and every pool's best subnet, and pools' mean.
+        """Evaluate, and log a table.
 
-        Metrics that are no numbers are in :attr:`results` only.
+        Returns:
+            Numbers only; other metrics are in :attr:`results`. ``"<name>/<metric>"`` of the largest, the smallest and
+            each pool's best subnet, and ``"pools_mean/<metric>"``.
         """
         self.runner.call_hook(f"before_{self.mode}")
         self.runner.call_hook(f"before_{self.mode}_epoch")

@@ -23,8 +23,8 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
     Writes ``pool_results.json`` and, for each metric, ``accuracy_<metric>.png``.
 
     The best subnet of a pool is chosen by its metrics on the selection images, and reported with those on the test
-    images. Without selection images it is chosen on the test images, as in the paper; of several accuracies of about
-    the same size the largest is then a little too good.
+    images. Without selection images it is chosen on the test images, as in the paper, which makes the reported
+    accuracy slightly optimistic.
 
     Args:
         *args: See :class:`PoolEvaluationMixin`.

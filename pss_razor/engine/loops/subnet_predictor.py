@@ -15,7 +15,7 @@ from pss_razor.registry import TASK_UTILS
 
 from mmengine.dist import broadcast_object_list
 
-# What a handler needs and how it is installed; the others need nothing.
+# Handler -> the package that it needs, and how to install it; other handlers need none.
 _PACKAGES = {
     "GaussProcessHandler": ("pydacefit", "pip install 'pss_razor[predictor]'"),
     "RBFHandler": ("pySOT", "pip install pySOT==0.2.3 (a later one has another interface)"),
@@ -23,16 +23,16 @@ _PACKAGES = {
 
 
 class SubnetPredictor:
-    """``MetricPredictor`` of MMRazor, told subnets as value indices.
+    """``MetricPredictor`` of MMRazor that takes subnets as value indices.
 
-    The same scores follow from the same samples, on every rank and in a resumed search: a handler is built anew for
-    every fit, on random numbers of its own. MMRazor's own encoding of subnets uses a name that numpy has removed.
+    The same samples give the same scores on every rank and in a resumed search: every fit builds a new handler with
+    seeded random numbers. MMRazor's own encoding of subnets uses a name that numpy has removed.
 
     Args:
         config: Config of a ``MetricPredictor``: ``handler_cfg``, ``encoding_type`` and ``train_samples``, the number of
             subnets to fit on, or a ``search_epoch_N.json`` of a search that has them.
         space: The search space.
-        seed: Of the random numbers that a handler draws.
+        seed: Seed of the random numbers that a handler draws.
 
     Raises:
         ConfigError: A package is missing, or the config cannot work.

@@ -1,4 +1,4 @@
-"""Optimizer wrappers and their construction."""
+"""An optimizer, an optimizer wrapper and a constructor of optimizer wrappers."""
 
 from pss_razor.engine.optimizers.cpu_amp_optim_wrapper import CPUAmpOptimWrapper
 from pss_razor.engine.optimizers.merged_groups_constructor import MergedGroupsConstructor

@@ -15,8 +15,8 @@ from pss_razor.registry import OPTIMIZERS
 class RMSpropTF(torch.optim.Optimizer):
     """RMSprop with which EfficientNets and Cream's models are trained.
 
-    Other than torch's: the average of squares starts at 1 instead of 0, ``eps`` is inside the root, and the learning
-    rate scales what enters the momentum instead of what leaves it, so that a change of it acts gradually.
+    Unlike in torch's, the average of squares starts at 1 instead of 0, ``eps`` is inside the root, and the learning
+    rate scales what enters the momentum instead of what leaves it, so that a new learning rate acts gradually.
 
     Args:
         params: Parameters or groups.

@@ -30,8 +30,8 @@ class _LeanReLU6(torch.autograd.Function):
 class LeanReLU6(nn.ReLU6):
     """``nn.ReLU6`` with the same values and gradients, whose backward pass works on its result.
 
-    torch's own keeps its input, and makes a copy of it where it works in place. The result is what the next layer
-    keeps anyway: a third of the activations of a MobileNetV2 need not be stored.
+    torch's own keeps its input for the backward pass, as a copy if it works in place. The result is kept by the next
+    layer anyway: a third of the activations of a MobileNetV2 need not be stored.
 
     Args:
         inplace: Overwrite the input; otherwise this is ``nn.ReLU6``.

@@ -31,7 +31,7 @@ class CreamStep:
 
     Args:
         path: The path to train.
-        board: The paths that may teach it; none of them for plain training.
+        board: The paths that may teach it; empty for plain training.
         meta_update: Whether the matching layer is updated first.
     """
 
@@ -42,11 +42,10 @@ class CreamStep:
 
 @MODELS.register_module()
 class Cream(BaseAlgorithm):
-    """Train a supernet of one-shot ops path by path, prioritized paths teach (Cream of the Crop, NeurIPS 2020).
+    """Train a supernet of one-shot ops path by path, taught by prioritized paths (Cream of the Crop, NeurIPS 2020).
 
-    A training step runs one path on the labels and, where there is a board, on the logits of one of its paths, the
-    teacher, with the weight rho. Gradients of the path's own parameters are averaged over processes here, so that what
-    it does not use is not exchanged.
+    A training step trains one path on the labels and, if the board has paths, on the logits of one of them, the
+    teacher, with the weight rho. Gradients are averaged over processes here, only those of parameters that it uses.
 
     Args:
         architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes) and whose
@@ -63,14 +62,14 @@ class Cream(BaseAlgorithm):
 
     Attributes:
         next_step: What the next training step is to do.
-        memory: Of the last step, the first images of the batch (slice_size, C, H, W) and the class probabilities
-            (slice_size, classes) that were its teacher's, or its own without a teacher.
+        memory: The first images of the last step's batch (slice_size, C, H, W), and their class probabilities
+            (slice_size, classes) by the teacher, or by the path itself without a teacher.
 
     Raises:
         ConfigError: A value cannot work.
     """
 
-    max_gradient_norm = 1.0  # of the two steps of a meta update
+    max_gradient_norm = 1.0  # clips each of the two sets of gradients of a meta update
 
     def __init__(
         self,
@@ -115,7 +114,7 @@ class Cream(BaseAlgorithm):
         forward: Callable[..., Tensor] | None = None,
         no_sync: Callable[[], Any] | None = None,
     ) -> dict[str, Tensor]:
-        """One iteration of the method: where due, a meta update; then a step of the path.
+        """One iteration of the method: a meta update if it is due, then a step of the path.
 
         Args:
             data: A batch of the data loader.
@@ -160,8 +159,8 @@ class Cream(BaseAlgorithm):
     def choose_teacher(self, board: Sequence[BoardEntry]) -> tuple[BoardEntry, Tensor | float]:
         """The path of the board that teaches the active path, and the weight rho of its logits.
 
-        By one forward pass of all stored images. They leave BN statistics alone, and the student without gradient:
-        it does not learn to be matched, only the matching layer does.
+        One forward pass of the active path on all stored images decides. It changes no BN statistics and gives the
+        path no gradient: only the matching layer learns from the match.
 
         Args:
             board: The paths to choose from.
@@ -179,7 +178,7 @@ class Cream(BaseAlgorithm):
         # The first process decides: rounding may differ between devices.
         chosen = weights.argmax()
         broadcast(chosen)
-        index = int(chosen)  # the one read: an index on the device would be read again
+        index = int(chosen)  # read once; a tensor as index would be read at each use
         return board[index], torch.sigmoid(-weights[index])
 
     def _loss(
@@ -191,7 +190,7 @@ class Cream(BaseAlgorithm):
             return label_ce, {"label_ce": label_ce.detach()}
         distillation_ce = F.cross_entropy(logits, targets)
         loss = (rho * distillation_ce + (2 - rho) * label_ce) / 2
-        # On the device of the others; a tensor made of a number would be the host's.
+        # On the device of the other parts; torch.tensor(rho) would be on the host.
         weight = rho if isinstance(rho, Tensor) else logits.new_full((), rho)
         parts = {"label_ce": label_ce, "distillation_ce": distillation_ce, "rho": weight}
         return loss, {name: part.detach() for name, part in parts.items()}
@@ -201,17 +200,17 @@ class Cream(BaseAlgorithm):
     ) -> tuple[dict[nn.Parameter, Tensor], dict[nn.Parameter, Tensor]]:
         """Gradients of a meta update (Cream, equations 5 to 8), averaged over processes.
 
-        The student takes a step on the distillation loss of the first images, in thought; how the cross-entropy of the
-        next images depends on that step, through rho, is the gradient of the matching layer.
+        A student step on the training loss of the first slice of images is simulated. The cross-entropy of the second
+        slice after this step depends on the matching layer through rho: its derivative is the layer's gradient.
 
         Args:
             inputs: At least two slices of images (N, C, H, W).
             samples: Their labels.
             board: The paths that may teach.
-            learning_rate: Of the simulated step.
+            learning_rate: Learning rate of the simulated step.
 
         Returns:
-            Gradients of the active path's parameters on the first images, and of the matching layer's.
+            Parameter -> gradient of the training loss, for the active path; and of the matching layer.
         """
         assert self.matching is not None
         first, second = slice(self.slice_size), slice(self.slice_size, 2 * self.slice_size)
@@ -254,7 +253,7 @@ class Cream(BaseAlgorithm):
             for parameter, gradient in gradients.items():
                 parameter.grad = gradient
             nn.utils.clip_grad_norm_(list(gradients), self.max_gradient_norm)
-        # Without the wrapper, which would scale, accumulate and clip both together.
+        # Not through the wrapper, which would scale and accumulate gradients, and clip the two sets together.
         optimizer.step()
         optimizer.zero_grad()
 

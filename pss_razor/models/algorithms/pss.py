@@ -37,9 +37,9 @@ class PSS(BaseAlgorithm):
     Args:
         architecture: The supernet, a classifier whose ``mode='tensor'`` returns logits (N, classes).
         mutator: A :class:`SubnetMutator` or its config.
-        constraints: The resource constraints, metrics distinct: dicts with ``metric, first, last, step``, or with
-            ``metric, num_targets`` for so many targets from the smallest to the largest subnet.
-        estimators: Metric -> estimator config. Those without a constraint are only reported.
+        constraints: The resource constraints, one for each metric: dicts with ``metric, first, last, step``, or with
+            ``metric, num_targets`` for that many targets from the smallest to the largest subnet.
+        estimators: Metric -> estimator config. Metrics without a constraint are only reported.
         input_size: Side of the images in pixels, for a supernet without ``resolutions``; resources depend on it.
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
         data_preprocessor: See ``BaseAlgorithm``.
@@ -53,7 +53,8 @@ class PSS(BaseAlgorithm):
         sampled_subnet: The subnet of the next training step.
 
     Raises:
-        ConfigError: A constraint is malformed, or its metric has no estimator.
+        ConfigError: The mutator is no :class:`SubnetMutator`, a constraint is malformed, or its metric has no
+            estimator.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class PSS(BaseAlgorithm):
             indices[:, column] = np.arange(len(indices))
             ordered[dimension.name] = [dimension.values[i] for i in np.argsort(cost(indices), kind="stable")]
         self.mutator.order_choices(ordered)
-        del self.cost_graph  # is over the space in its former order
+        del self.cost_graph  # it has the former order of choices
 
     def _resource_range(self, metric: str) -> tuple[float, float]:
         """Resource of the smallest and of the largest subnet."""
@@ -136,11 +137,11 @@ class PSS(BaseAlgorithm):
             data: A batch of the data loader.
             optim_wrapper: Steps once.
             forward: Runs the active subnet; a DDP wrapper passes itself.
-            no_sync: Context in which ``forward``'s backward does not exchange gradients; left for the last subnet.
+            no_sync: Context in which ``forward``'s backward does not exchange gradients; not used for the last subnet.
 
         Returns:
-            Scalars to log: the three losses, their sum ``loss``, and ``score``, minus the cross-entropy of the
-            sampled subnet with the labels, from the logits that it was trained on.
+            Scalars to log: the three losses, their sum ``loss``, accuracies if the head reports them, and ``score``:
+            minus the cross-entropy of the sampled subnet with the labels, from the logits that it was trained on.
         """
         if self.sampled_subnet is None:
             raise ConfigError(

@@ -12,10 +12,10 @@ from mmrazor.models.mutables import MutableChannelContainer
 
 
 def searched_width(name: str, base_width: int, width_range: tuple[float, float]) -> PrefixMutableChannel:
-    """A width that is searched.
+    """The mutable of a width of at most ``base_width`` channels, with a probability for each choice.
 
     Args:
-        name: Of the search group.
+        name: Name of the search group.
         base_width: Channels of the full network.
         width_range: Smallest and largest width multiplier; multipliers are uniform in between.
     """
@@ -46,8 +46,8 @@ class OutputWidthMixin:
     _output_width: tuple[PrefixMutableChannel]
 
     def set_output_width(self, width: PrefixMutableChannel) -> None:
-        """Say what width the last feature map has."""
-        # In a tuple, mutables are no part of the state dict.
+        """Set the mutable of the last feature map's width."""
+        # A tuple, so that the mutable is not registered as a submodule.
         self._output_width = (width,)
 
     @property

@@ -30,16 +30,17 @@ _SE = dict(ratio=4, divisor=8, act_cfg=(dict(type="ReLU"), dict(type="HSigmoid",
 class CreamMobileNet(SearchableMobileNetV2):
     """MMRazor's ``SearchableMobileNetV2`` as Cream builds it (NeurIPS 2020, appendix).
 
-    One of the first four arguments says what is built: a supernet of six ops a block, or an architecture of one op.
-    The names of parameters are the same in both. Images of another size are resized (bilinear, with antialiasing).
+    Exactly one of the first four arguments is given: the first two build a supernet of six ops a block, the other two
+    an architecture of one op a block. Both have the same parameter names. Images of another size are resized
+    (bilinear, with antialiasing).
 
     Args:
         flops_range: A supernet for paths of these FLOPs in millions; depth and input size follow from
             :func:`~pss_razor.core.choose_depths`.
-        depths: A supernet of so many blocks in stages 1 to 5.
+        depths: A supernet with these numbers of blocks in stages 1 to 5.
         arch: An architecture, ``[[0], stage 1, …, stage 5, [0]]``, the index of an op for each block.
         model_selection: One of the released architectures: 14, 43, 114, 287, 481 or 604.
-        input_size: Side of the images in pixels, for ``depths`` and ``arch``; 224 where it is not given.
+        input_size: Side of the images in pixels, for ``depths`` and ``arch`` only; None is 224.
         **kwargs: Of ``SearchableMobileNetV2``.
 
     Example:
@@ -51,8 +52,8 @@ class CreamMobileNet(SearchableMobileNetV2):
         input_size: Side of the images in pixels.
 
     Raises:
-        ConfigError: Not exactly one of the first four is given, ``input_size`` is given where it follows, or a value
-            cannot work.
+        ConfigError: Not exactly one of the first four is given, ``input_size`` is given with ``flops_range`` or
+            ``model_selection``, or a value cannot work.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class CreamMobileNet(SearchableMobileNetV2):
 
     @property
     def blocks(self) -> list[list[OneShotMutableOP]]:
-        """The choices of stages 0 to 5."""
+        """The mutables of stages 0 to 5, one for each block."""
         return [list(getattr(self, f"layer{stage + 1}")) for stage in range(len(CREAM_STAGES) + 1)]
 
     def _fix(self, ops: Sequence[Sequence[str]]) -> None:

@@ -16,7 +16,7 @@ from mmrazor.models.mutables import OneShotMutableValue
 
 
 class _InputResizer(DynamicInputResizer):
-    """``DynamicInputResizer`` that leaves a batch alone which has the wanted size already."""
+    """``DynamicInputResizer`` that returns a batch of the wanted size as it is."""
 
     def forward(self, x: Tensor, size: int | None = None) -> Tensor:
         size = self.get_dynamic_shape()

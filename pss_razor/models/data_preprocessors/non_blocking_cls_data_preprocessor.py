@@ -16,9 +16,9 @@ from mmcls.models.utils import ClsDataPreprocessor
 class NonBlockingClsDataPreprocessor(ClsDataPreprocessor):
     """mmcls' ``ClsDataPreprocessor`` whose copies to a GPU do not wait.
 
-    The original's wait until the device has done all that it was told before, the step of the last iteration, so that
-    it has nothing to do while the host prepares the next. Images must come from a data loader with
-    ``pin_memory=True``; labels are pinned here. The results are the same.
+    The original's copies wait until the device has finished the previous training step, so that it idles while the host
+    prepares the next one. Images must come from a data loader with ``pin_memory=True``; labels are pinned here. The
+    results are the same.
 
     Example:
         ``data_preprocessor=dict(type='NonBlockingClsDataPreprocessor', mean=…, std=…, to_rgb=True)``
@@ -31,10 +31,10 @@ class NonBlockingClsDataPreprocessor(ClsDataPreprocessor):
         return super().cast_data(data)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
-        """See ``ClsDataPreprocessor``."""
+        """Copy the labels to the device in one piece, then proceed as ``ClsDataPreprocessor``."""
         samples = data.get("data_samples") or []
         labels = [sample.gt_label.label for sample in samples if "label" in sample.get("gt_label", ())]
-        # Those of a batch that was here before are on the device already.
+        # A batch that is processed a second time has its labels on the device already.
         if self.device.type == "cuda" and labels and len(labels) == len(samples) and not labels[0].is_cuda:
             on_device = torch.cat(labels).pin_memory().to(self.device, non_blocking=True)
             for sample, label in zip(samples, on_device.split([len(label) for label in labels]), strict=True):

@@ -15,7 +15,7 @@ from mmrazor.models.architectures.dynamic_ops import DynamicBatchNorm2d
 
 @MODELS.register_module()
 class SlicedBatchNorm2d(DynamicBatchNorm2d):
-    """``DynamicBatchNorm2d`` whose running statistics are updated in place through a view, nothing copied back."""
+    """``DynamicBatchNorm2d`` whose running statistics are updated in place, through a view."""
 
     def get_dynamic_params(self) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
         """Views of running mean, running variance, weight and bias for the active channels."""
@@ -30,7 +30,7 @@ class SlicedBatchNorm2d(DynamicBatchNorm2d):
         average_factor = 0.0 if self.momentum is None else self.momentum
         if self.training and self.track_running_stats:
             self.num_batches_tracked.add_(1)
-            if self.momentum is None:  # cumulative average, as BN calibration uses it
+            if self.momentum is None:  # cumulative average
                 average_factor = 1.0 / float(self.num_batches_tracked)
         use_batch_statistics = self.training or mean is None
         if not use_batch_statistics or self.track_running_stats:

@@ -11,10 +11,10 @@ from mmrazor.models.architectures.ops.shufflenet_series import ShuffleBlock, Shu
 class StaticShuffle(nn.Module):
     """A shuffle block (ShuffleNetV2, arXiv 1807.11164, figure 3) that torch.fx can trace.
 
-    MMRazor's splits and shuffles channels by numbers that it reads off its input. Here they are those of the block.
+    MMRazor's block reads channel counts off its input; this one takes them from the block.
 
     Args:
-        block: The block, whose branches this one has.
+        block: The block; its branches are shared.
     """
 
     def __init__(self, block: ShuffleBlock | ShuffleXception) -> None:
@@ -33,6 +33,6 @@ class StaticShuffle(nn.Module):
         return out.transpose(1, 2).flatten(1, 2)
 
 
-# The method by which an export asks an op for its static form; MMRazor gives it to its dynamic ops only.
+# An export makes ops static by this method, which MMRazor defines for its dynamic ops only.
 for _block in (ShuffleBlock, ShuffleXception):
     _block.to_static_op = lambda self: StaticShuffle(self)

@@ -23,7 +23,7 @@ class SlicedLinearClsHead(LinearClsHead):
 
     def __init__(self, num_classes: int, in_channels: int, init_cfg: dict | None = None, **kwargs: Any) -> None:
         init_cfg = init_cfg or dict(type="Normal", layer="SlicedLinear", std=0.01)
-        # mmcls' own default has no scope: in MMRazor's, the name is torch's loss, which takes other arguments.
+        # mmcls' default has no scope; MMRazor's scope finds torch's CrossEntropyLoss, which takes other arguments.
         kwargs.setdefault("loss", dict(type="mmcls.CrossEntropyLoss"))
         super().__init__(num_classes, in_channels, init_cfg=init_cfg, **kwargs)
         self.fc = SlicedLinear(in_channels, num_classes)

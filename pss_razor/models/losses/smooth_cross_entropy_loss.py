@@ -13,7 +13,7 @@ from pss_razor.registry import MODELS
 
 @MODELS.register_module()
 class SmoothCrossEntropyLoss(nn.Module):
-    """mmcls' ``LabelSmoothLoss`` of mode ``original``, without reading the labels: that waits for the device.
+    """mmcls' ``LabelSmoothLoss`` of mode ``original``, without reading the labels, which would wait for the device.
 
     Args:
         label_smooth_val: Share of the uniform distribution over the classes, in [0, 1).

@@ -9,7 +9,7 @@ from mmrazor.models.mutables import MutableChannelContainer
 
 @MODELS.register_module()
 class PrefixChannelContainer(MutableChannelContainer):
-    """A container of at most one mutable, whose active channels are a prefix: their number says it all."""
+    """A container of at most one mutable, whose active channels are a prefix, given by their number."""
 
     @property
     def activated_channels(self) -> int:

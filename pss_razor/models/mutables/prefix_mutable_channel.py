@@ -17,8 +17,8 @@ from mmrazor.models.mutables import OneShotMutableChannel
 class PrefixMutableChannel(OneShotMutableChannel):
     """The first ``current_choice`` channels are active.
 
-    MMRazor's ``OneShotMutableChannel`` stores a mask and counts it at every look; here the choice is an integer, so
-    that a forward pass slices by it without touching a tensor. The mask is made only for who asks for it.
+    MMRazor's ``OneShotMutableChannel`` stores a mask and counts it at every access. Here the choice is an integer, by
+    which a forward pass slices without reading a tensor. The mask is made only on request.
 
     Args:
         num_channels: Channels of the full network.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @MODELS.register_module()
 class ScaledChannel(DerivedMutable):
-    """``source * numerator // denominator`` channels: the hidden width of a block.
+    """``source * numerator // denominator`` channels, such as the hidden width of a block.
 
     MMRazor's ``DerivedMutable`` keeps its rule in closures, which a deep copy shares with the original, so that a
     copied supernet (an EMA of it, say) would follow the original's widths. This one keeps numbers.
@@ -29,7 +29,7 @@ class ScaledChannel(DerivedMutable):
     """
 
     def __init__(self, source: PrefixMutableChannel, numerator: int = 1, denominator: int = 1) -> None:
-        # Not DerivedMutable's own, which wants the closures.
+        # DerivedMutable.__init__ would need the closures.
         BaseMutable.__init__(self)
         self.source = source
         self.numerator = numerator

@@ -22,8 +22,8 @@ class SubnetMutator(NasMutator):
     """``NasMutator`` with named search groups, a :class:`~pss_razor.core.SearchSpace` and quick switching.
 
     Any MMRazor search group is a dimension: a channel unit, a value (the input resolution among them), a one-shot op.
-    A group is named after the ``alias`` of its mutable, where it has one; an op without one after its place in the
-    supernet, as MMRazor's subnet files name it.
+    The name of a group is the ``alias`` of its mutable; for an op without one, its place in the supernet, as in
+    MMRazor's subnet files.
 
     Example:
         ``mutator=dict(type='SubnetMutator')``
@@ -65,7 +65,7 @@ class SubnetMutator(NasMutator):
             )
         compat.set_search_groups(self, groups)
         self.space = SearchSpace(dimensions)
-        # The setter of each mutable itself: a way round nn.Module's setattr, which takes most of the time to switch.
+        # Calling each mutable's setter directly avoids nn.Module's setattr, most of the time of a switch.
         self._switches = [
             (name, frozenset(self.space.dimensions[self.space.position(name)].values), mutable, setter)
             for name, mutables in groups.items()
@@ -76,7 +76,7 @@ class SubnetMutator(NasMutator):
         self.activate(self.space.largest)
 
     def order_choices(self, choices: Mapping[str, Sequence[Any]]) -> None:
-        """Say which choices are smaller, where MMRazor's have no order; activates the largest subnet.
+        """Order choices by size, which MMRazor does not do for ops, and activate the largest subnet.
 
         Args:
             choices: Search-group name -> all its choices, the smallest subnet's first.
@@ -134,7 +134,7 @@ class SubnetMutator(NasMutator):
         self.activate(self.space.smallest)
 
     def sample_choices(self, kind: str = "random") -> dict[str, Any]:
-        """Choices as plain Python values; MMRazor's are numpy scalars for ops, whose ``repr`` breaks its candidates."""
+        """Draw choices as plain values; MMRazor's are numpy scalars for ops, whose ``repr`` breaks its candidates."""
         if kind == "random" and self.generator is not None:
             return {
                 d.name: d.values[self.generator.choice(len(d.values), p=d.probabilities)] for d in self.space.dimensions

@@ -14,7 +14,7 @@ from mmengine.model import MMDistributedDataParallel
 
 @MODEL_WRAPPERS.register_module()
 class PortableDistributedDataParallel(MMDistributedDataParallel):
-    """``MMDistributedDataParallel`` that works without a GPU; mmengine's runner names a device in any case.
+    """``MMDistributedDataParallel`` that works without a GPU, although mmengine's runner passes ``device_ids``.
 
     BN statistics are not broadcast.
 

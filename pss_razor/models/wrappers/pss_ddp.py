@@ -15,8 +15,8 @@ class PSSDistributedDataParallel(PortableDistributedDataParallel):
     """DDP that lends its forward to the algorithm's own ``train_step``.
 
     Gradients are exchanged once a step, in the backward of the last subnet. BN statistics are not broadcast: they are
-    recalibrated before every evaluation. A supernet whose subnets leave parameters out, one of one-shot ops, needs
-    ``find_unused_parameters=True``: those that an earlier subnet of the step has used are exchanged all the same.
+    recalibrated before every evaluation. A supernet of one-shot ops, whose subnets leave parameters out, needs
+    ``find_unused_parameters=True``; gradients that only an earlier subnet of the step has made are exchanged too.
 
     Args:
         module: The algorithm.
