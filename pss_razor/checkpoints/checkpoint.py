@@ -38,13 +38,13 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
 
     Args:
         path: A file that mmengine's runner wrote.
-        needs_pools: Whether a checkpoint without prioritized pools, or the state of a baseline, is of no use.
+        needs_pools: Whether it must have a sampler's state: prioritized pools, or a baseline's.
 
     Returns:
         Its content; tensors stay mapped to the file until they are used.
 
     Raises:
-        CheckpointError: The file is missing, truncated, not a checkpoint, unsafe, or has no pools.
+        CheckpointError: The file is missing, truncated, not a checkpoint, unsafe, or lacks the state that is needed.
     """
     path = Path(path)
     if not path.is_file():
@@ -64,7 +64,7 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
 
 
 def load_checked(path: Path, load: Callable[[], Any], may_have_history: bool = True) -> Any:
-    """What ``load`` reads from a file of ``torch.save``, if it has been checked that it can be read safely.
+    """Check that a file of ``torch.save`` can be read safely, then return what ``load`` reads from it.
 
     Args:
         path: The file.
@@ -96,7 +96,7 @@ def get_sampler_state(
     """The state that the sampler hook saved.
 
     Raises:
-        CheckpointError: The checkpoint has none.
+        CheckpointError: The checkpoint has none, or it is not a table.
     """
     if CHECKPOINT_KEY not in checkpoint:
         raise CheckpointError(
@@ -115,7 +115,7 @@ def check_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
     """Check that a checkpoint's weights are those of ``model``.
 
     Raises:
-        CheckpointError: They are of another backbone or another number of classes; names the first difference.
+        CheckpointError: They are no table of tensors, or of another model; names the first difference.
     """
     if not isinstance(state_dict, Mapping) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in state_dict.items()
@@ -141,7 +141,7 @@ def check_state_dict(model: nn.Module, state_dict: Mapping[str, torch.Tensor]) -
 
 
 def _which_subnet(names: list[str]) -> str:
-    """What a model of chosen ops needs besides."""
+    """End of an error message where ops have been chosen: the settings that say which."""
     chosen = any("._candidates." in name for name in names)
     return ", and the model.init_cfg.checkpoint or model.fix_subnet that says which subnet it is" if chosen else ""
 

@@ -2,9 +2,9 @@
 
 ``torch.load(weights_only=True)`` executes nothing that a file chooses, but some bytes can make it reserve terabytes
 (``bytearray``, a storage by its size), and its tensors can be views that are larger than the file a million times over.
-With these checks, reading a checkpoint takes time and memory in proportion to its size: the tensors 8 bytes for each of
-the file's at most, plain values some hundred for each byte of their pickle. The same names and calls are then read by
-torch, and again by MMEngine.
+With these checks, reading a checkpoint takes time and memory in proportion to its size: tensors take at most 8 bytes
+for each byte of the file, plain values some hundred bytes for each byte of their pickle. The same names and calls are
+then read by torch, and again by MMEngine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def check_checkpoint(path: Path, may_have_history: bool = True) -> None:
     Tensors, plain values, numpy's numbers and arrays, and MMEngine's ``HistoryBuffer`` are all that it may hold.
 
     Args:
-        path: A zip archive, or a file of the time before.
+        path: A zip archive, or a file in torch's older format.
         may_have_history: Whether a ``HistoryBuffer`` may be in it.
 
     Raises:

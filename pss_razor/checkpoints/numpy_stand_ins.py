@@ -1,7 +1,7 @@
 """What untrusted pickles get in place of numpy.
 
 Numpy trusts what it unpickles: ``numpy.ndarray`` called with the dtype ``"O"`` and some bytes is an array of pointers
-that a file chose, a dtype with a crafted state another; reading an element crashes the process or does worse.
+that a file chose, and so is one of a dtype with a crafted state; reading an element crashes the process or does worse.
 ``tests/test_compat.py`` has such files. So no pickle gets numpy's own functions: each name is served by a stand-in that
 checks what it is given and knows plain numbers alone.
 """
@@ -18,7 +18,7 @@ _MAX_DIMENSIONS = 32
 
 
 def numpy_stand_ins() -> dict[str, Any]:
-    """By the names that pickled numpy arrays and scalars ask for, of numpy 1 and 2: stand-ins.
+    """Stand-ins by the names that pickled arrays and scalars of numpy 1 and 2 ask for.
 
     The results are numpy's own scalars, and arrays that behave as numpy's do and are pickled as such. The stand-ins are
     new ones each time, since a pickle may be able to set attributes of the objects that it is given.
@@ -41,7 +41,7 @@ def numpy_stand_ins() -> dict[str, Any]:
     class Array(np.ndarray):
         """An array that is filled once, with as many bytes as its shape needs."""
 
-        # Not numpy's arguments, of which dtype and buffer together make pointers.
+        # It takes none of numpy's arguments: dtype and buffer together could make pointers.
         def __new__(cls) -> Array:
             return super().__new__(cls, (0,))
 

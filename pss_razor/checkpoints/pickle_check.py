@@ -14,7 +14,7 @@ _MAX_INT_BITS = 512
 _MAX_KEY_PARTS = 16
 _MAX_KEY_LENGTH = 4096
 _MAX_NESTING = 64
-# A list of n numbers needs n bytes of pickle; read, and looked at again and again, it may be as many of these.
+# A pickle may use one part many times. Written out, it may have so many numbers and letters for each of its bytes.
 _EXTENT_PER_BYTE = 64
 _LEAST_EXTENT = 2**20
 
@@ -28,8 +28,8 @@ class Instance:
 
     Args:
         kind: Any text; ``"dict"`` for a table.
-        build: What its state may be; None if it can have none.
-        is_complete: Whether it may do without.
+        build: Rule for its state; None if it can have no state.
+        is_complete: Whether it may do without a state.
     """
 
     def __init__(self, kind: str, build: Rule | None = None, is_complete: bool = True) -> None:
@@ -53,15 +53,15 @@ class Name:
 def check_pickle(file: BinaryIO, size: int, names: Mapping[str, Rule | None], persistent: Rule | None = None) -> Any:
     """Walk through a pickle without making any of its objects.
 
-    Reading it afterwards takes time and memory in proportion to its size: no name is called but as its rule allows, no
-    key of a table takes long to be compared, and no number is so long that it takes long to be shown. Look at what was
-    read with :func:`check_extent` before doing anything else.
+    Reading it afterwards takes time and memory in proportion to its size: names are called only as their rules allow,
+    keys of tables are quick to compare, and no number is so long that printing it takes long. Check what was read with
+    :func:`check_extent` before doing anything else.
 
     Args:
         file: At the beginning of the pickle; afterwards at its end.
         size: Bytes of the file.
-        names: The names it may ask for, ``module.name``, and what each may be called with; None: not at all.
-        persistent: What the ids of objects outside of the pickle may be; None: there are none.
+        names: Name that it may ask for, ``module.name`` -> rule for calling it; None if it may not be called.
+        persistent: Rule for the ids of objects outside of the pickle; None if it may have none.
 
     Returns:
         What stands for the result (numbers, texts, tuples and lists for themselves, an :class:`Instance` for anything
@@ -81,7 +81,7 @@ def check_pickle(file: BinaryIO, size: int, names: Mapping[str, Rule | None], pe
 
 
 def check_extent(value: Any, size: int) -> None:
-    """Check that a value from a file is not much larger than it, written out: parts may be there many times.
+    """Check that a value, written out, is not much larger than its file: it may have one part many times.
 
     Args:
         value: Of lists, tuples, sets and tables; anything else counts as one.
@@ -245,7 +245,7 @@ _MODULES = {"__builtin__": "builtins"}
 
 
 def check_keys(keys: Sequence[Any]) -> None:
-    """Check what shall be keys of a table: that comparing them takes no longer than reading them.
+    """Check that the keys of a table take no longer to compare than to read.
 
     Raises:
         pickle.UnpicklingError: One is long, or not simple.
@@ -255,7 +255,7 @@ def check_keys(keys: Sequence[Any]) -> None:
             if isinstance(part, (str, bytes)):
                 good = len(part) <= _MAX_KEY_LENGTH
             elif isinstance(part, int):
-                good = part.bit_length() <= 60  # larger ones can be chosen so that a table takes all for the same
+                good = part.bit_length() <= 60  # larger ones can be chosen to have the same hash
             else:
                 good = part is None or isinstance(part, (float, Key))
             if not good:

@@ -36,9 +36,10 @@ def use_image_folder(
 ) -> None:
     """Put a recipe on a folder of images, ``data_root/train/<class>/<image>``; everything else follows.
 
-    Pipelines, resolutions, head, top-k and the data of validation, test and search become those of the images.
+    Pipelines, resolutions, head, top-k and the data of validation, test and search are set to fit the images.
     Constraints get as many targets as they had, between the smallest and the largest subnet; a search's range of FLOPs
-    is scaled with the area of the images. A latency table is one of this network, to be measured (``pss-latency``).
+    is scaled with the area of the images. If the image size or the number of classes changes, a latency estimator gets
+    the path of a table that is still to be measured for this network (``pss-latency``).
 
     A recipe keeps its augmentations, but one on digits or CIFAR-10 gets those of ImageNet. Cream's depths stay those
     that follow from ``flops_range``.
@@ -49,7 +50,7 @@ def use_image_folder(
         num_classes: Classes, the folders of each split.
         image_size: Side of the images that the largest resolution sees, in pixels; they are resized and cropped to it.
         train: Folder of the training images below ``data_root``.
-        val: Folder of the images to choose subnets by. None holds every tenth training image out for that.
+        val: Folder of the images to choose subnets by. None holds out a tenth of the training images for that.
         test: Folder of the images that accuracies are measured on. None takes those of ``val``, as on ImageNet.
         num_targets: Targets of each constraint, if not as many as the recipe has.
         epochs: Length of the training, if not that of the recipe; all schedules follow.
@@ -94,10 +95,10 @@ def use_image_folder(
 
 
 def resize_images(config: Settings, image_size: int) -> None:
-    """Let a recipe make images of another size, and its model expect them.
+    """Change the image size of a recipe, in its pipelines and its model.
 
-    Sizes of all pipelines change in proportion. The resolutions of a supernet become multiples of 8 (of 4 below 64
-    pixels) down from ``image_size``, as far as the recipe's go in proportion.
+    Sizes of all pipelines change in proportion. The resolutions of a supernet go down from ``image_size`` in steps of 8
+    (of 4 below 64 pixels), as far as the recipe's go in proportion.
 
     Args:
         config: In a config file ``_base_``; or a config that was read. Changed in place.
@@ -123,7 +124,7 @@ def resize_images(config: Settings, image_size: int) -> None:
 
 
 def _fix_cream(backbone: Settings, image_size: int) -> None:
-    """Say by depths or ops what follows from the range of FLOPs or from the name of a released model."""
+    """Replace a range of FLOPs or a released model by the depths or ops they give, if the image size differs."""
     if backbone.get("flops_range") is not None:
         depths, natural_size = choose_depths(backbone["flops_range"])
         new: dict[str, Any] = {"depths": depths}
@@ -211,7 +212,7 @@ def _use_dataset(loader: Settings, dataset: dict[str, Any]) -> None:
 
 
 def _choose_on_images_of_their_own(config: Settings, has_test_images: bool) -> None:
-    """Let the test of pools choose on the images of validation, where accuracies are measured on others."""
+    """Let the test of pools choose subnets on the validation images, if there are other images for the test."""
     if str((config.get("test_cfg") or {}).get("type")).endswith("PoolTestLoop"):
         config["test_cfg"]["selection_dataloader"] = (
             copy.deepcopy(config["val_dataloader"]) if has_test_images else None
@@ -219,7 +220,7 @@ def _choose_on_images_of_their_own(config: Settings, has_test_images: bool) -> N
 
 
 def _take_images_of_imagenet(config: Settings) -> None:
-    """Loading, pipelines and statistics of the ImageNet recipes, which read files; batch sizes stay."""
+    """Take loaders, pipelines and statistics from the ImageNet recipes, which read files; batch sizes stay."""
     imagenet = runpy.run_path(str(config_folder() / "_base_" / "datasets" / "imagenet.py"))
     for split, loader in _loaders(config):
         batch_size = loader["batch_size"]

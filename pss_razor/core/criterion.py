@@ -53,12 +53,12 @@ class Criterion:
 
     @property
     def name(self) -> str:
-        """The metric's name, of a resolved criterion."""
+        """The metric's name. Only a resolved criterion has one."""
         assert self.metric is not None, "resolve() comes first"
         return self.metric
 
     def value(self, metrics: Mapping[str, Any]) -> float:
-        """The metric that decides, of one evaluation.
+        """Value of the metric that decides.
 
         Raises:
             ConfigError: See :meth:`resolve`.
@@ -66,7 +66,7 @@ class Criterion:
         return metrics[self.resolve(metrics).name]
 
     def quality(self, metrics: Mapping[str, Any]) -> float:
-        """The metric, such that more is better; minus infinity where it is missing or not finite."""
+        """The metric, negated if less is better; minus infinity where it is missing or not finite."""
         value = metrics.get(self.name)
         if value is None or not math.isfinite(value):
             return -math.inf
@@ -76,11 +76,11 @@ class Criterion:
 def best_of_pools(subnets: Sequence[EvaluatedSubnet], criterion: Criterion) -> list[EvaluatedSubnet]:
     """The largest and the smallest subnet, and of every pool the best by the criterion, in pool order.
 
-    Of equal ones the first stays, which is the pool's own order.
+    Of equally good subnets the first is taken, so that the order in the pool decides.
 
     Args:
-        subnets: Evaluated.
-        criterion: What decides, resolved.
+        subnets: Evaluated subnets.
+        criterion: What decides; must be resolved.
     """
     best: dict[str, EvaluatedSubnet] = {}
     for subnet in subnets:

@@ -18,14 +18,14 @@ class EvaluatedSubnet:
 
     Args:
         subnet: The subnet.
-        name: Of its pool, ``"flops_150"``; or ``"largest"`` or ``"smallest"``.
-        metric: Of its pool; None for the largest and the smallest.
-        target: Of its pool.
+        name: Name of its pool, such as ``"flops_150"``; or ``"largest"`` or ``"smallest"``.
+        metric: Metric of its pool; None for the largest and the smallest.
+        target: Target of its pool, in the metric's unit; None for the largest and the smallest.
         rank: Its place in the pool; 0 has the best score.
-        score: In the pool; None without pools.
+        score: Its score in the pool; None without pools.
         resources: Metric -> cost, in the unit of its estimator.
-        metrics: On the images that it is measured on; None as long as it is not evaluated.
-        selection_metrics: On images for choosing; None if it is chosen by ``metrics``.
+        metrics: Its metrics on the images that it is measured on; None as long as it is not evaluated.
+        selection_metrics: Its metrics on images used only to choose; None if it is chosen by ``metrics``.
         selected_by: What chose it for an export: ``"held-out images"``, ``"test images"`` or ``"score"``.
     """
 
@@ -47,17 +47,17 @@ class EvaluatedSubnet:
 
     @property
     def measured(self) -> Mapping[str, Any]:
-        """Its metrics, of one that is evaluated."""
+        """Its metrics. Only an evaluated subnet has them."""
         assert self.metrics is not None, f"{self.name} was not evaluated"
         return self.metrics
 
     @property
     def deciding_metrics(self) -> Mapping[str, Any]:
-        """The metrics by which it is chosen: those on images for that, where there are any."""
+        """The metrics by which it is chosen: ``selection_metrics`` if there are any, else ``metrics``."""
         return self.measured if self.selection_metrics is None else self.selection_metrics
 
     def to_record(self, space: SearchSpace) -> dict[str, Any]:
-        """As a results file has it, JSON-able if the metrics are."""
+        """The subnet as it is in a results file, without ``selected_by``; JSON-able if the metrics are."""
         record: dict[str, Any] = {
             "name": self.name,
             "metric": self.metric,

@@ -21,13 +21,12 @@ def parse_json(data: bytes) -> Any:
         data: The document, UTF-8.
 
     Raises:
-        ValueError: It is not JSON, has an integer of more than 400 digits, or is nested so deeply that it would exhaust
-            the stack.
+        ValueError: It is not JSON, has an integer of more than 400 digits, or nests deeper than :data:`MAX_NESTING`.
     """
     text = data.decode()
-    # json recurses. Python's own limit guards the stack, but libraries raise it (mmrazor does) until it does not.
-    # Without escapes, strings are what is between every other pair of quotation marks. Outside of strings a backslash
-    # is an error, at which json stops.
+    # json recurses. Python's recursion limit guards the stack, but libraries raise it too far (mmrazor does).
+    # Once escapes are removed, every second part between quotation marks is a string. Outside of strings a backslash is
+    # an error, at which json stops.
     outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     characters = np.frombuffer(outside, dtype=np.uint8)
     steps = np.zeros(256, dtype=np.int8)
@@ -41,7 +40,7 @@ def check_nesting(value: object) -> None:
     """Check that a value is not nested so deeply that JSON's recursion would exhaust the stack.
 
     Raises:
-        ValueError: It is.
+        ValueError: It nests deeper than :data:`MAX_NESTING` levels.
     """
     level = [value]
     for _ in range(MAX_NESTING):

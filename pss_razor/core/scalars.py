@@ -8,10 +8,10 @@ from typing import Any
 
 
 def is_scalar(value: Any) -> bool:
-    """Whether a value is one number, numpy's scalars among them; NaN and infinity are, True and False are not."""
+    """Whether a value is a single real number, numpy's included; NaN and infinity count, True and False do not."""
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value from a file is a finite number, and not an integer beyond every float."""
+    """Whether a value is a single finite number, and no integer that is too large for a float."""
     return is_scalar(value) and abs(value) <= sys.float_info.max

@@ -37,12 +37,12 @@ class AdaptiveController:
 
     Args:
         model: The subnets.
-        target_latency_us: Latency of a call that is to be met, in microseconds.
-        metric: What the costs of subnets are in; None takes the one latency that the model knows, else "flops".
+        target_latency_us: Latency that a call is to meet, in microseconds.
+        metric: Metric that gives the costs of subnets; None takes the one latency that the model knows, else "flops".
         window: Number of calls that a decision looks at. Fewer than half may be outliers.
         headroom: Part of the target that a subnet may be predicted to take, above 0 and at most 1.
-        patience: Number of calls; None for three windows.
-        clock: Returns seconds.
+        patience: Calls in a row for which a better subnet must be predicted to meet the target; None for three windows.
+        clock: Returns the time in seconds.
 
     Attributes:
         model: As given.
@@ -50,7 +50,8 @@ class AdaptiveController:
         ladder: The subnets among which it moves, the cheapest first.
 
     Raises:
-        ExportError: A number cannot be, the metric is unknown, or there are several to choose from.
+        ExportError: A number is out of range, a cost is not positive, the metric is unknown, or it is not given and
+            the model has several latencies.
 
     Example:
         >>> controller = AdaptiveController(model, target_latency_us=30_000)  # doctest: +SKIP
@@ -87,7 +88,7 @@ class AdaptiveController:
         self._latencies: deque[float] = deque(maxlen=window)
         self._warming_up = True
         self._calm = 0  # decisions in a row at which a better subnet was predicted to meet the target
-        self._on_trial = 0  # decisions that the last upgrade has to last yet
+        self._on_trial = 0  # decisions for which the last upgrade must still hold
         self._position = self._best(1.0) if metric.startswith("latency") else 0
 
     @property
@@ -97,7 +98,7 @@ class AdaptiveController:
 
     @property
     def median_latency_us(self) -> float | None:
-        """Of the last calls with the current subnet; None while they are fewer than the window."""
+        """Median of the last calls with the current subnet; None while they are fewer than the window."""
         return statistics.median(self._latencies) if len(self._latencies) == self._latencies.maxlen else None
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -108,10 +109,12 @@ class AdaptiveController:
         return logits
 
     def calibrate(self, images: Tensor, calls: int = 15) -> None:
-        """Measures all subnets of the ladder, while the machine is as idle as it will be, and begins with the best.
+        """Measures all subnets of the ladder, and moves to the best that meets the target.
+
+        Call it while the machine is as idle as it will be in use.
 
         Args:
-            images: A batch as it will be, (N, 3, H, W).
+            images: A batch like those in use, (N, 3, H, W).
             calls: Number of measured calls of each subnet; their median counts.
         """
         medians = []
@@ -167,7 +170,7 @@ class AdaptiveController:
         return logits, (self._clock() - start) * 1e6
 
     def _best(self, us_per_cost: float) -> int:
-        """The best subnet that is predicted to meet the target, or the cheapest."""
+        """Position of the best subnet that is predicted to meet the target with headroom, or of the cheapest."""
         limit = self._headroom * self.target_latency_us
         return max((i for i, cost in enumerate(self._costs) if us_per_cost * cost <= limit), default=0)
 

@@ -18,13 +18,13 @@ from pss_razor.deploy.subnet_switch import SubnetSwitch
 
 
 class AdaptiveModel(SubnetSwitch):
-    """The subnets of a bundle. A switch changes a number: no weight is read or copied.
+    """The subnets of a bundle. Switching only changes an index; no weight is read or copied.
 
     A subnet's weights are views of the shared ones. PyTorch copies those that are not contiguous at each forward pass,
-    so the first pass of a subnet puts contiguous copies in their place, which stay for the subnets used last.
+    so the first pass of a subnet replaces them by contiguous copies, which are kept for the subnets used last.
 
     Args:
-        subnets: Of :func:`load_bundle`.
+        subnets: From :func:`load_bundle`.
         preprocessing: What is to be done to images before a call.
         working_copies: Number of subnets whose non-contiguous weights are kept as copies; 0 for none, which takes the
             least memory.
@@ -48,7 +48,7 @@ class AdaptiveModel(SubnetSwitch):
         self._nets = [subnet.net for subnet in subnets]
         self._working_copies = working_copies
         self._lock = threading.Lock()
-        # Subnets with copies, the one used last at the end -> what is to be put back.
+        # Subnet with copies, the one used last at the end -> the views to put back.
         self._views: OrderedDict[int, list[tuple[nn.Module, str, nn.Parameter]]] = OrderedDict()
         # Streams of a GPU on which passes ran. Any of them may be reading a copy.
         self._streams: set[Any] = set()
@@ -100,11 +100,11 @@ class AdaptiveModel(SubnetSwitch):
             if len(self._streams) > 1:
                 stream.synchronize()  # a pass on another stream would not wait for what this one is to copy
             for copy, other in itertools.product(copies, self._streams):
-                copy.record_stream(other)  # nor the next owner of the memory for passes on other streams
+                copy.record_stream(other)  # keeps the memory until passes on other streams end
             for (module, name, _), copy in zip(views, copies, strict=True):
                 module._parameters[name] = copy
             self._views[index] = views
 
     def _current_stream(self) -> Any:
-        """The stream of this thread's passes on a GPU; None on a CPU, where a copy is there when it is made."""
+        """The stream of this thread's passes on a GPU; None on a CPU, where copies are made at once."""
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None

@@ -1,8 +1,8 @@
 """The switchable bundle: many subnets of one supernet in one file, with one set of weights.
 
-Whatever a file says, loading it takes time and memory in proportion to its size: what it describes, written out for
-each subnet, may have 8 bytes for each of the file's and 256 kB besides, of which an operation has 70 at least, and
-takes some kB and ms at most. Real bundles have a tenth of a byte.
+Whatever a file says, loading it takes time and memory in proportion to its size. Its description, written out for each
+subnet, may have 256 kB and 8 bytes for each byte of the file; real bundles have a tenth of a byte. An operation has at
+least 70 bytes there, and takes some kB and ms at most.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _EXPONENTS = "bn_exponents.{}"
 _MAX_DESCRIPTION_BYTES = 2**28
 _DESCRIPTION_BYTES_PER_BYTE = 8
 _LEAST_DESCRIPTION_BYTES = 2**18
-# What operations count as besides, which take torch long to check without memory: 18 ms and 1 to 6 ms.
+# Bytes added for operations that torch takes long to check on the meta device: 18 ms (first) and 1 to 6 ms.
 _EXTRA_BYTES = {
     "interpolate": 2**12,
     **dict.fromkeys(("clamp", "hardtanh", "hardswish", "hardsigmoid", "relu6", "elu", "leaky_relu"), 2**10),
@@ -75,8 +75,8 @@ def round_bn_statistics(statistics: Tensor) -> Tensor:
     """Rounds BN statistics to what a bundle stores, so that every format of an export is the same network.
 
     A number keeps 11 bits, as in float16, whose range is shifted by a power of two to the tensor's largest magnitude.
-    So it is down to 2**-29 of that; the error of smaller numbers is below 2**-38 of it.
-    Rounding twice is rounding once.
+    That holds for numbers down to 2**-29 of this magnitude; the error of smaller ones is below 2**-38 of it. Rounding
+    again changes nothing.
 
     Args:
         statistics: float32, finite, of any shape: a running mean or variance.
@@ -229,7 +229,7 @@ def _statistics(net: StaticNet) -> dict[str, Tensor]:
 
 
 def _share_weights(subnets: Sequence[BundledSubnet]) -> dict[str, Tensor]:
-    """Every weight at the largest width that occurs. Where no subnet is that large in all directions, it is zero."""
+    """Every weight at the largest width that occurs. What no subnet uses is zero."""
     weights: dict[str, Tensor] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     for subnet in subnets:
@@ -241,7 +241,7 @@ def _share_weights(subnets: Sequence[BundledSubnet]) -> dict[str, Tensor]:
             if len(shape) != parameter.dim():
                 raise ExportError(f"{show(name)} of subnet {show(subnet.name)} has other dimensions; bundle it alone")
             shapes[name] = tuple(map(max, shape, parameter.shape))
-    for write in (True, False):  # what a later subnet overwrites with other numbers shows in the second round
+    for write in (True, False):  # the second round finds what a later subnet has overwritten with other numbers
         for subnet in subnets:
             for name, parameter in subnet.net.named_parameters():
                 full = weights.setdefault(name, torch.zeros(shapes[name], dtype=parameter.dtype))
@@ -277,7 +277,7 @@ def _pack_statistics(index: int, subnet: BundledSubnet) -> dict[str, Tensor]:
 
 
 def _encode(statistics: Tensor) -> tuple[Tensor, int]:
-    """float16 (N,) and the exponent of two that they are to be multiplied with."""
+    """float16 (N,), and the exponent of the power of two to multiply them by."""
     if statistics.dtype != torch.float32 or not torch.isfinite(statistics).all():
         raise ExportError(f"BN statistics are {statistics.dtype} or not finite; calibrate the float32 network again")
     exact = statistics.detach().cpu().double().flatten()
@@ -289,13 +289,13 @@ def _encode(statistics: Tensor) -> tuple[Tensor, int]:
 
 
 def _decode(values: Tensor, exponents: Tensor, sizes: Sequence[int]) -> Tensor:
-    """float32 (N,): the values of all tensors one after another, of ``sizes``, each with its exponent."""
+    """float32 (N,): the values of tensors of ``sizes`` elements, one after another, each scaled by its exponent."""
     scales = torch.tensor([math.ldexp(1.0, exponent) for exponent in exponents.tolist()], dtype=torch.float64)
     return (values.double() * scales.repeat_interleave(torch.tensor(sizes))).float()
 
 
 def _pack_description(subnets: Sequence[BundledSubnet], preprocessing: Mapping[str, Any], file_size: int) -> Tensor:
-    """Everything but numbers. A node that several subnets have in common is written once."""
+    """Everything but weights and BN statistics, compressed. A node that several subnets share is written once."""
     numbers: dict[str, int] = {}
     programs: list[list[int]] = [[] for _ in subnets]
     # Position by position, so that nodes that are alike are near each other: that is what zlib can make use of.
@@ -319,7 +319,7 @@ def _pack_description(subnets: Sequence[BundledSubnet], preprocessing: Mapping[s
 
 
 def _description_limit(file_size: int) -> int:
-    """Bytes that the description may have, and the operations of all subnets, written out."""
+    """Most bytes of the description, and of all subnets' operations written out."""
     return min(_MAX_DESCRIPTION_BYTES, _DESCRIPTION_BYTES_PER_BYTE * file_size + _LEAST_DESCRIPTION_BYTES)
 
 
@@ -379,7 +379,7 @@ def _check_description(description: Any, limit: int) -> None:
 
 
 def _extent(node: Any) -> int:
-    """Bytes of an operation, written out."""
+    """Bytes that an operation counts for: its JSON, and more if torch takes long to check it."""
     target = node.get("target") if isinstance(node, dict) else None
     name = target.rpartition(".")[2].rstrip("_") if isinstance(target, str) else ""
     return len(json.dumps(node)) + _EXTRA_BYTES.get(name, 0)

@@ -1,8 +1,8 @@
 """Static networks and their manifest on disk: JSON and safetensors, checked completely before use.
 
-Loading takes time and memory in proportion to the sizes of the files, whatever they say: JSON 40 bytes for each of its
-own, an operation of a network about as many, weights three times their size. Files of weights have a digest of their
-content, which shows damage, not malice: who changes a file can write another digest.
+Loading takes time and memory in proportion to the sizes of the files, whatever they say: JSON takes 40 bytes for each
+of its bytes, the operations of a network about as many, and weights three times their size. Files of weights have a
+digest of their content, which shows damage, not malice: whoever changes a file can write another digest.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Returns:
         ``{"format": 1, "created": str, "versions": {name: str}, "preprocessing": {...}, "subnets": [...]}``. A subnet
         has ``metric`` (such as "flops"), ``target`` and ``resource`` (in the unit of the metric), ``accuracy`` (None if
-        it was not evaluated), ``parity_error`` (largest difference of logits to the supernet, of the largest logit),
+        it was not evaluated), ``parity_error`` (largest difference to the supernet's logits, over the largest logit),
         ``channels`` (search group -> channels) and, where there are such, ``ops`` and ``values``, as
         :meth:`SearchSpace.to_record` makes them, ``resolution`` in pixels, and ``files`` (kind -> path relative to
         ``directory``), and may have more. No two have the same metric and target.
@@ -171,7 +171,7 @@ def write_tensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], d
 
 
 def read_tensors(path: Path) -> TensorFile:
-    """Reads a safetensors file. Its digest is left to be compared.
+    """Reads a safetensors file, without comparing its digest.
 
     Raises:
         ExportError: The file is missing, or damaged.
@@ -192,11 +192,11 @@ def read_tensors(path: Path) -> TensorFile:
 
 @contextlib.contextmanager
 def checked(what: str, intact: bool) -> Iterator[None]:
-    """Names the files in errors of what is done inside, and says whether damage may be the reason.
+    """Adds the files' names to errors raised inside, and says if damage may be the cause.
 
     Args:
-        what: The files.
-        intact: Whether their content is what was written; if not, it is an error at the end.
+        what: Names of the files, for the message.
+        intact: Whether their content is what was written; if not, there is an error even if nothing fails inside.
 
     Raises:
         ExportError: Something is wrong inside, or the files are not intact.

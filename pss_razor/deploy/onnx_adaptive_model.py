@@ -25,8 +25,8 @@ _KIND = "onnx"
 class OnnxAdaptiveModel(SubnetSwitch):
     """The subnets of an export folder, run by ONNX Runtime on the CPU.
 
-    A session is opened when its subnet first runs, and closed when it is not among those used last. Needs the package
-    onnxruntime.
+    A session is opened when its subnet first runs, and closed when it is no longer among those used last. Needs the
+    package onnxruntime.
 
     Args:
         subnets: What is known of the subnets.
@@ -36,7 +36,8 @@ class OnnxAdaptiveModel(SubnetSwitch):
         num_threads: Threads of a session; 0 for as many as there are cores.
 
     Raises:
-        ExportError: onnxruntime is not installed, there are no subnets, or a number cannot be.
+        ExportError: onnxruntime is not installed, a number is out of range, there are no subnets, two have one name, or
+            there is not one file for each.
 
     Example:
         >>> model = OnnxAdaptiveModel.load("export")  # doctest: +SKIP

@@ -63,11 +63,11 @@ def preprocess(image: np.ndarray, preprocessing: Mapping[str, Any]) -> Tensor:
             network resizes the whole image.
 
     Returns:
-        float32 (1, 3, H', W'), normalised. Pixels are those of the pipeline to about one grey level: it resizes in
-        integers.
+        float32 (1, 3, H', W'), normalised. The pipeline resizes in integers, so its pixels may differ by about one grey
+        level.
 
     Raises:
-        ExportError: The image has another shape or dtype, or the preprocessing cannot be.
+        ExportError: The image has another shape or dtype, or the preprocessing is invalid.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != IMAGE_CHANNELS:
         raise ExportError(f"the image is {image.dtype} {image.shape}; it must be uint8 (H, W, {IMAGE_CHANNELS})")

@@ -22,7 +22,7 @@ class SubnetRecord:
         name: Unique among the subnets that are deployed together, such as "flops_150".
         metric: Metric of the pool it comes from, such as "flops".
         target: The pool's target, in the metric's unit.
-        resources: Metric -> what the subnet takes of it, in the metric's unit (latencies in microseconds).
+        resources: Metric -> cost of the subnet, in the metric's unit (latencies in microseconds).
         accuracy: Measured accuracy, in percent; None if it was not measured.
         channels: Search group -> channels.
         resolution: Height and width of the input, in pixels.
@@ -70,11 +70,11 @@ class SubnetRecord:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], **known: Any) -> SubnetRecord:
-        """Of the record of an evaluated subnet, of an entry of a manifest, or of a subnet of a bundle.
+        """Makes it from the record of an evaluated subnet, an entry of a manifest, or a subnet of a bundle.
 
         Args:
-            record: Such as :meth:`EvaluatedSubnet.to_record` makes it; more is left alone.
-            **known: Fields that it has not, or that are known better.
+            record: As :meth:`EvaluatedSubnet.to_record` makes it; other keys are ignored.
+            **known: Fields that ``record`` lacks, or that replace its own.
 
         Raises:
             ExportError: A field is missing, or has a wrong type or value.

@@ -17,7 +17,7 @@ _MICROSECONDS = "_us"
 
 
 class SubnetSwitch(ABC):
-    """Subnets of which one is current, and is the one that a call runs.
+    """Several subnets, one of which is current: a call runs that one.
 
     Any number of threads may call and switch at the same time: a forward pass ends with the subnet it began with.
     Which subnet is current is common to all threads.
@@ -72,8 +72,8 @@ class SubnetSwitch(ABC):
                 or ``latency_cpu_us=20_000``. Without any, all subnets are within.
 
         Returns:
-            The subnet, whatever other threads choose meanwhile. Of two with one accuracy it is the cheaper; of those
-            without a measured accuracy, which come after all others, the more expensive.
+            The subnet, whatever other threads choose meanwhile. Of two with the same accuracy it is the cheaper one.
+            Subnets without a measured accuracy come last; of these it is the most expensive.
 
         Raises:
             ExportError: A metric is unknown or given under two names, a budget is not a positive number, or no subnet
@@ -153,7 +153,7 @@ class SubnetSwitch(ABC):
         """Runs subnets once on an empty image, so that the first real one does not have to wait.
 
         Args:
-            names: Names of subnets; None for the current one. The current one stays.
+            names: Names of subnets; None for the current one. Which one is current does not change.
             batch_size: Number of images N of the batches to come.
 
         Raises:
@@ -176,7 +176,7 @@ class SubnetSwitch(ABC):
 
     @abstractmethod
     def _run(self, index: int, images: Tensor) -> Tensor:
-        """Logits by the subnet with this index."""
+        """Logits, (N, classes), of the subnet with this index."""
 
 
 def _budget_names(subnets: Sequence[SubnetRecord]) -> dict[str, str]:

@@ -22,10 +22,10 @@ from mmrazor.models.task_modules.estimators.counters.flops_params_counter import
 class OneShotResourceEstimator(BaseEstimator):
     """MMRazor's ``ResourceEstimator`` for every subnet at once.
 
-    MMRazor exports a subnet and counts it, a fraction of a second each. Its counts add up over the ops, so that one
-    forward pass in which every candidate runs gives them all. FLOPs are as MMRazor counts and reports them for SPOS:
-    besides multiply-accumulates the biases of convs, the elements of ReLU and pooling, and BN's twice, 3 to 4 % more
-    than ``FlopsEstimator``.
+    MMRazor exports and counts one subnet at a time, a fraction of a second each. Its counts add up over the ops, so one
+    forward pass in which every candidate runs gives those of all subnets. FLOPs are counted as MMRazor does for SPOS:
+    besides multiply-accumulates it counts the biases of convs, the elements of ReLU and pooling, and twice those of BN,
+    which makes 3 to 4 % more than ``FlopsEstimator``.
 
     Args:
         input_size: Side of the images in pixels.
@@ -60,7 +60,7 @@ class OneShotResourceEstimator(BaseEstimator):
     def estimate(
         self, model: Any, flops_params_cfg: dict | None = None, latency_cfg: dict | None = None
     ) -> dict[str, float]:
-        """MMRazor's way to ask: the costs of the active subnet of an algorithm, by metric."""
+        """MMRazor's interface: the costs of the active subnet of an algorithm, by metric."""
         if flops_params_cfg or latency_cfg:
             raise ValueError("OneShotResourceEstimator reads the built supernet; it takes no cfg of a call")
         costs = self.build_costs(model.architecture, model.mutator)

@@ -29,7 +29,7 @@ _MAX_LENGTH = 256  # of a text, and of a list with all that is in it
 _MAX_DEPTH = 8
 _MAX_NAME_LENGTH = 512
 _MAX_NAME_PARTS = 32
-# Without memory, torch takes ten times longer for one than for any other operation.
+# On the meta device, torch takes ten times longer for an interpolation than for any other operation.
 _MAX_INTERPOLATIONS = 64
 
 _NODE_KEYS = {"name", "op", "target", "args", "kwargs"}
@@ -95,7 +95,7 @@ class StaticNet(nn.Module):
         Args:
             spec: As for :class:`StaticNet`.
             find: Gets the network without memory (on the meta device), and returns its state dict, of which names,
-                shapes and dtypes are checked here. Whether numbers are finite is left to it.
+                shapes and dtypes are checked here. Whether numbers are finite is for ``find`` to check.
 
         Returns:
             As :meth:`from_tensors`.
@@ -274,7 +274,7 @@ class _Call:
 def _keeps_shape(function: Callable[..., Any], arguments: Sequence[Any]) -> bool:
     """Whether a call is known to work and to return a value like its first argument, without running it.
 
-    On the meta device torch runs just these in Python, so that they took most of the time of loading a network.
+    On the meta device torch runs these in Python; without this shortcut they take most of the time of loading.
     """
     match function, arguments:
         case nn.BatchNorm2d(), [Tensor(dtype=torch.float32, shape=[_, channels, _, _])]:

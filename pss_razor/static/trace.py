@@ -116,7 +116,7 @@ def make_static(module: nn.Module) -> nn.Module:
 
 
 def _make_static(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
-    """Each module once, wherever it occurs."""
+    """Replaces each module once, even if it occurs in several places."""
     if module not in done:
         to_static_op = getattr(module, "to_static_op", None)
         static = to_static_op() if callable(to_static_op) else module
@@ -148,7 +148,7 @@ def _describe(path: str, cls: type) -> str:
 
 
 def _remove_dead_nodes(graph: torch.fx.Graph, leaves: dict[str, nn.Module]) -> None:
-    """Removes nodes without users, except those that change their argument. torch.fx's own would remove these too."""
+    """Removes nodes without users, except in-place ones, which torch.fx's own elimination would remove too."""
     for node in reversed(graph.nodes):
         if node.users or node.op in ("placeholder", "output"):
             continue

@@ -1,1 +1,1 @@
-"""What the baselines draw: US-Net, MutualNet, uniform sampling."""
+"""Samplers of the baselines: US-Net, MutualNet, uniform sampling."""

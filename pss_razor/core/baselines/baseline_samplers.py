@@ -20,7 +20,7 @@ from pss_razor.core.space.subnet import Subnet
 
 # Breakpoints nearer than this are one: 1/3 is not the same float after different sums.
 _TOLERANCE = 1e-9
-# A target is asked for so many draws to find each candidate; where subnets are few, some of them come again.
+# Draws made for each candidate that is wanted; where a target has few subnets, draws repeat.
 _DRAWS_A_CANDIDATE = 32
 
 
@@ -29,7 +29,7 @@ def shared_multiplier_subnets(space: SearchSpace, all_resolutions: bool) -> tupl
 
     Every width takes the value at the same quantile u of its own distribution, u uniform in [0, 1]. Where all widths
     have one interval of multipliers, that is the network of the multiplier ``low + u * (high - low)``. The network
-    changes only at the breakpoints of a width's cumulative probabilities, so the networks between them are all.
+    changes only at the breakpoints of a width's cumulative probabilities: each interval between them gives one network.
 
     Args:
         space: The search space.
@@ -85,7 +85,7 @@ class BaselineSubnetSampler(SubnetSampler):
     _unread: tuple[Draw, Score] | None = None
 
     def update(self, draw: Draw, score: Score) -> None:
-        """Nothing is learnt; a score that is not finite is an error as with pools, one iteration later."""
+        """Learn nothing, but check that the score is finite; a callable one is read at the next call or state_dict."""
         self._read()
         self._unread = draw, score
         if not callable(score):
@@ -142,7 +142,7 @@ class UniformSubnetSampler(BaselineSubnetSampler):
 class SharedMultiplierSampler(BaselineSubnetSampler):
     """Draws from the subnets whose widths follow one multiplier; see :func:`shared_multiplier_subnets`.
 
-    Targets that none of them belongs to are left out, as those that no subnet of the space belongs to.
+    Targets that none of these subnets belongs to are left out, like those that no subnet of the space belongs to.
     """
 
     _all_resolutions: bool
@@ -176,7 +176,7 @@ class SharedMultiplierSampler(BaselineSubnetSampler):
 class USNetSubnetSampler(SharedMultiplierSampler):
     """Universally slimmable networks (US-Net, arXiv 1903.05134): one width multiplier, at the largest resolution.
 
-    The smallest subnet of a training step is the search space's, so give the space that one resolution.
+    The smallest subnet of a training step is the search space's, so give the space a single resolution.
     """
 
     method = "usnet"

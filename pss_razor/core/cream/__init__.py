@@ -1,1 +1,1 @@
-"""What Cream keeps and draws: its search space, the board of prioritized paths."""
+"""Cream: its search space, the board of prioritized paths, and the sampler of paths."""

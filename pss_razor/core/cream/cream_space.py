@@ -68,11 +68,11 @@ def op_costs() -> np.ndarray:
 def choose_depths(flops_range: Sequence[float]) -> tuple[tuple[int, ...], int]:
     """Blocks of each stage and input size of the supernet whose paths fit an interval of FLOPs (Cream, appendix).
 
-    One block a stage to begin with; where even their smallest ops cost too much, the input shrinks, and with it all
-    costs by the square, to 64 pixels at the least. Then stages grow, as long as the largest path fits.
+    Each stage begins with one block. While even the smallest ops cost too much, the input shrinks by 32 pixels, down
+    to 64; costs shrink with its area. Then blocks are added as long as the largest path fits.
 
     Args:
-        flops_range: Least and most of the searched blocks, in millions, as :func:`block_cost` counts.
+        flops_range: Least and most cost of the searched blocks, in millions, as :func:`block_cost` counts.
 
     Returns:
         Blocks of stages 1 to 5, and the side of the images in pixels.
@@ -115,7 +115,7 @@ def check_arch(arch: Any) -> list[list[int]]:
     """Check an architecture: ``[[0], stage 1, …, stage 5, [0]]``, the index of an op for each block.
 
     Raises:
-        ConfigError: It is something else; says what.
+        ConfigError: It has another form, or an op that does not exist.
     """
     example = "[[0], [3], [3, 3], [3, 3], [3], [3], [0]]"
     nested = isinstance(arch, Sequence) and all(isinstance(stage, Sequence) and stage for stage in arch)
@@ -135,8 +135,8 @@ def check_arch(arch: Any) -> list[list[int]]:
 def released_model(model_selection: int) -> CreamModel:
     """The architecture of a model that Cream's authors released, by the name that says its FLOPs in millions.
 
-    Their stages of a single block ignore the index that is published for them and have the stage's default op. That
-    is a property of these models, not of the space: what is returned has the ops that run.
+    In these models, a stage of a single block ignores its published index and has the stage's default op. The result
+    has the ops that run.
 
     Raises:
         ConfigError: There is no model of that name.

@@ -17,10 +17,10 @@ class BoardEntry:
 
     Args:
         accuracy: Top-1 on the batch that it was trained on, in percent.
-        flops: In millions.
-        path: Its ops.
+        flops: FLOPs in millions.
+        path: The op of each block.
         images: A few images of that batch.
-        targets: Class probabilities of its teacher on them; its own where it had none.
+        targets: Class probabilities of its teacher on these images; its own where it had no teacher.
     """
 
     accuracy: float
@@ -35,7 +35,7 @@ class PathBoard(Sequence[BoardEntry]):
 
     Args:
         capacity: Most entries.
-        margin: Points of accuracy by which a path of more FLOPs has to beat the last entry.
+        margin: Percentage points by which a path that is not cheaper has to beat the last entry.
     """
 
     def __init__(self, capacity: int = 10, margin: float = 5.0) -> None:
@@ -59,14 +59,14 @@ class PathBoard(Sequence[BoardEntry]):
         return self._entries[index]
 
     def accepts(self, accuracy: float, flops: float) -> bool:
-        """Whether a path enters: the board has room, or the last entry is clearly worse, or worse and not cheaper."""
+        """Whether a path enters: there is room, or the last is worse by the margin, or worse with more FLOPs."""
         if len(self) < self.capacity:
             return True
         last = self._entries[-1]
         return accuracy > last.accuracy + self.margin or (accuracy > last.accuracy and flops < last.flops)
 
     def add(self, entry: BoardEntry) -> None:
-        """Enter a path that :meth:`accepts`, in the place of the last where the board is full; equals stay in front."""
+        """Enter a path that :meth:`accepts` allows; a full board drops its last. Of equals, older ones come first."""
         assert self.accepts(entry.accuracy, entry.flops)
         self._entries = sorted([*self._entries[: self.capacity - 1], entry], key=lambda e: -e.accuracy)
 
@@ -89,7 +89,7 @@ class PathBoard(Sequence[BoardEntry]):
         ]
 
     def load_state_dict(self, space: SearchSpace, state: Sequence[Mapping[str, Any]]) -> None:
-        """Load what :meth:`state_dict` returned; of more than ``capacity`` entries the best.
+        """Load what :meth:`state_dict` returned, the best ``capacity`` entries at most.
 
         Raises:
             CheckpointError: The entries are of another search space.

@@ -21,9 +21,9 @@ class PathSampler:
 
     Args:
         space: The search space.
-        sampling: ``"even"``, all ops equally likely; ``"pre_prob"``, with fixed probabilities; ``"teacher"``, as often
-            as the paths of the board have them, and evenly while it is empty.
-        op_probabilities: Of ``"pre_prob"``, in the order of the ops.
+        sampling: ``"even"``, all ops equally likely; ``"pre_prob"``, with fixed probabilities; ``"teacher"``, in
+            proportion to how often the board's paths have each op, and evenly while the board is empty.
+        op_probabilities: Probabilities for ``"pre_prob"``, in the order of the ops.
         seed: Seed of the draws; the same on all ranks.
 
     Raises:

@@ -1,1 +1,1 @@
-"""What Prioritized Subnet Sampling keeps and draws."""
+"""Prioritized Subnet Sampling: its pools, its sampler and its schedules."""

@@ -76,10 +76,10 @@ class PrioritizedPool:
     def update(self, subnet: Subnet, score: Score, resource: float) -> None:
         """Insert a new subnet or average the score of a known one; above capacity the lowest score is dropped.
 
-        A score that is yet to be read is read when the pool is next looked at.
+        A callable score is called when the pool is next read.
 
         Raises:
-            TrainingDivergedError: The score is not finite; also raised where one that is not finite is read.
+            TrainingDivergedError: The score is not finite. A callable one raises it when the pool is next read.
         """
         if not callable(score):
             check_score(subnet, score)

@@ -21,8 +21,8 @@ class PrioritizedSubnetSampler(SubnetSampler):
     Args:
         costs: Metric -> resource of every subnet.
         constraints: The constraints, one for each metric.
-        pool_size: Most entries of a pool. A target with fewer distinct subnets has a pool of that size, so that it
-            can be full.
+        pool_size: Most entries of a pool. If a target has fewer distinct subnets, its pool holds that number, so that
+            it can be full.
         score_momentum: Weight of the old score when a subnet is visited again.
         seed: Seed of the draws; the same on all ranks.
     """
@@ -55,7 +55,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
 
         Args:
             p_explore: Probability of a new subnet from the search space.
-            temperature: Of the softmax over the pool's scores.
+            temperature: Temperature of the softmax over the pool's scores.
         """
         metric, target = self._keys[self.generator.integers(len(self._keys))]
         pool = self.pools[metric, target]

@@ -1,1 +1,1 @@
-"""Draws conditional on a resource, whatever the method: exact samplers, and the interface of what uses them."""
+"""Exact sampling conditional on a resource, and the sampler interface that all methods share."""

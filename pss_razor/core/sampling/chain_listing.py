@@ -1,4 +1,4 @@
-"""The combinations along a chain whose costs add up to a window, all of them, where they are few."""
+"""Listing all combinations along a chain whose costs add up to within a window, where they are few."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-# Bins of all values, twenty bytes each; a chain of finer ones is not tried.
+# Most bins of all values together, twenty bytes each; a chain that needs more is not listed.
 _MOST_BINS = 2**24
 # Extensions of partial combinations that are looked at together.
 _CHUNK = 2**22
@@ -17,7 +17,7 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True)
 class _Layer:
-    """How partial combinations were extended by one step: by edges, those into the same state side by side."""
+    """One step of extending partial combinations: its edges, sorted by the state they lead to."""
 
     parents: np.ndarray  # of each edge, the state before
     choices: np.ndarray  # of each edge, the value chosen
@@ -38,15 +38,15 @@ class _Layer:
 class ChainListing:
     """Lists x_1 … x_n by extending partial combinations, of which only those are kept that can end in an interval.
 
-    By dynamic programming it is known in which bins the rest of a combination can end, and for each bin the least and
-    the most that the rest costs beyond it. A partial combination that is kept can so end in the interval, or lies
-    between two that can. Partial combinations of one value and one exact cost go on alike and are kept as one.
+    Dynamic programming tells in which bins the rest of a combination can end, and for each bin the least and the most
+    that such a rest costs. A partial combination that is kept can end in the interval, or has ends of one bin on both
+    sides of it. Partial combinations with the same last value and exact cost continue alike and are merged.
 
     Args:
         costs: Cost of each step (values before, values), in bins.
-        units: The same in whole units, int64, where costs are whole and so add up exactly; else None, and nothing is
-            kept as one.
-        most: Partial combinations to keep, and combinations to list, at most.
+        units: The costs as whole numbers of a unit, int64, which add up exactly; None if there is no such unit, and
+            then nothing is merged.
+        most: Most partial combinations to keep, and most combinations to list.
     """
 
     def __init__(self, costs: Sequence[np.ndarray], units: Sequence[np.ndarray] | None, most: int) -> None:
@@ -62,10 +62,10 @@ class ChainListing:
 
         Args:
             interval: Least and most that an accepted combination costs, in bins, and how far rounding may move them.
-            accepts: Value indices (N, n) to bool (N,). Combinations of one exact cost are accepted alike.
+            accepts: Value indices (N, n) to bool (N,). The answer must depend on the exact cost only.
 
         Returns:
-            int64 (N, n); None where they are more than ``most``, or telling them takes more than ``most`` partial
+            int64 (N, n); None if there are more than ``most``, or if finding them takes more than ``most`` partial
             combinations or too much memory.
         """
         layers = self._extend(interval)
@@ -96,7 +96,7 @@ class ChainListing:
         if self._ends is None:
             return None
         least, most = interval[0] - interval[2], interval[1] + interval[2]
-        # Of the states: value, cost in whole bins, in bins, and in units.
+        # Of each state: its last value, and its cost in whole bins, in exact bins, and in units.
         last: np.ndarray = np.zeros(1, dtype=np.int64)
         binned: np.ndarray = np.zeros(1, dtype=np.int64)
         spent: np.ndarray = np.zeros(1)
@@ -135,7 +135,7 @@ class ChainListing:
         above, below = self._rounding[1], self._rounding[0]
         low, high = math.ceil(least - above), math.floor(most - below)
         possible = ends_after.any_from(low - bins, high - bins)
-        # Bins that are inside whatever was rounded off need no closer look; those at the edges do.
+        # Bins that are inside whatever the rounding need no closer look; those at the edges do.
         surely_low, surely_high = math.ceil(least - below), math.floor(most - above)
         unsure = np.nonzero(possible & ~ends_after.any_from(surely_low - bins, surely_high - bins))
         bins, costs, values = bins[unsure], costs[unsure], unsure[1]
@@ -148,7 +148,7 @@ class ChainListing:
 
     @cached_property
     def _ends(self) -> list[_Ends] | None:
-        """Of each position, how the steps after a value can end."""
+        """For each position, how the remaining steps can end; None if that takes too many bins."""
         lengths = np.cumsum([1, *(int(step.max()) for step in self.steps[:0:-1])])[::-1]
         if sum(int(n) * step.shape[1] for n, step in zip(lengths, self.steps, strict=True)) > _MOST_BINS:
             return None
@@ -167,11 +167,11 @@ class ChainListing:
 
 
 class _Ends:
-    """Which bins the rest of a combination can end in after each value, and the least and most that it costs then.
+    """Which bins the rest of a combination can end in after each value, and the least and most that it costs in each.
 
     Args:
         cheapest: (values, bins); infinite where nothing ends.
-        dearest: The same, minus infinite there.
+        dearest: (values, bins); minus infinite where nothing ends.
     """
 
     def __init__(self, cheapest: np.ndarray, dearest: np.ndarray) -> None:
@@ -186,7 +186,7 @@ class _Ends:
         return (end > first) & (self._below[values, end] > self._below[values, first])
 
     def costs_at(self, values: np.ndarray, bins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Least and most that the rest costs if it ends in a bin, (N,) each; none can be between them otherwise."""
+        """Least and most that the rest costs if it ends in a bin, (N,) each; inf and -inf if it cannot."""
         inside = (bins >= 0) & (bins < self._cheapest.shape[1])
         at = values, np.where(inside, bins, 0)
         return np.where(inside, self._cheapest[at], np.inf), np.where(inside, self._dearest[at], -np.inf)
@@ -201,6 +201,6 @@ def ends(costs: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def round_costs(costs: Sequence[np.ndarray]) -> tuple[list[np.ndarray], tuple[float, float]]:
-    """Costs in whole bins, and the least and the most by which a combination costs more than its bins say."""
+    """Costs rounded to whole bins, and the least and the most of a combination's exact minus its rounded cost."""
     steps = [np.rint(cost) for cost in costs]
     return [step.astype(np.int64) for step in steps], ends([c - s for c, s in zip(costs, steps, strict=True)])

@@ -12,17 +12,17 @@ from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, List
 
 # Bins that the distance between two targets is divided into; more bins reject fewer draws and take longer to set up.
 _BINS_A_STEP = 64
-# What belongs to a target is listed with finer bins, so many for each, where these leave too much at its edges.
+# Each bin is split into so many, one number after the other, until a target's subnets can be listed.
 _FINER = (1, 8, 64)
-# A target that has at least so many subnets, of which draws accept at least such a part, is drawn from without a list.
+# A target with at least so many subnets, and at least this share of draws accepted, is drawn from without a list.
 _FEW = 10_000
 _LEAST_ACCEPTED = 1e-3
-# Combinations that are kept to list the subnets of a target.
+# Most combinations that are kept to list the subnets of a target.
 _MOST_LISTED = 100_000
-# Draws of a round at most, and rounds without one that is accepted.
+# Most draws in a round, and most rounds in a row without an accepted draw.
 _MOST_DRAWS = 2**15
 _MAX_ROUNDS = 50
-# Accepted draws that show how many subnets there are at least, where they cannot be listed.
+# Accepted draws that give a lower bound on the number of subnets, where they cannot be listed.
 _TRIALS = 256
 
 
@@ -33,10 +33,10 @@ class _Chain:
     probability that the steps after ``x_i = x`` add up to between ``low`` and ``high`` bins, by dynamic programming.
 
     Args:
-        constant: Cost that all have.
+        constant: Cost that all combinations have in common.
         costs: Cost of each step.
-        probabilities: Of the values at each position.
-        width: Width of a bin.
+        probabilities: Probabilities of the values at each position.
+        width: Width of a bin, in the unit of the costs.
 
     Attributes:
         bounds: Smallest and largest cost.
@@ -123,11 +123,11 @@ class ChainSampler(ConditionalSampler):
     target in spite of the rounding; what then really is outside the target is rejected. The accepted draws have the
     exact distribution, since inside the window draws follow the space's own.
 
-    Bins that hold subnets of one target only tell how many it has at least. Where that leaves few, or too many draws
-    would be rejected, the target's subnets are listed, see :class:`ChainListing`, and drawn from the list. So every
-    target is known to be reachable or not, and :meth:`count` is exact below 10,000. (More than 100,000 subnets within
-    rounding of a target's edge, and few inside, cannot be listed; then a draw that hits the target shows that it is
-    reachable, and the count is what some hundred hits show.)
+    The bins that lie inside a target whatever the rounding tell how many subnets it has at least. If these are few, or
+    too many draws would be rejected, the target's subnets are listed, see :class:`ChainListing`, and drawn from the
+    list. So every target is known to be reachable or not, and :meth:`count` is exact below 10,000. (A target with more
+    than 100,000 subnets within rounding of its edges, and few inside, cannot be listed; then a draw that hits it shows
+    that it is reachable, and the count is a lower bound.)
 
     Raises:
         ConfigError: The cost is not a chain, or it cannot be told whether a target is reachable: its subnets cannot be
@@ -215,7 +215,7 @@ class ChainSampler(ConditionalSampler):
         return max(count, int(min(sure[1], 2.0**53)), len(np.unique(hits, axis=0)))
 
     def _list(self, index: int, outer: int) -> np.ndarray | None:
-        """Value indices of a target's subnets of one resolution; None if they are too many, or too many to tell."""
+        """Value indices (N, D) of a target's subnets of one resolution; None if they cannot be listed."""
         chain = self._chains[outer]
         if not chain.mass(chain.windows(*self._edges(index))[0])[1]:
             return np.zeros((0, len(self.space)), dtype=np.int64)
@@ -230,7 +230,7 @@ class ChainSampler(ConditionalSampler):
         return None
 
     def _listing(self, outer: int, finer: int) -> ChainListing:
-        """The listing of one resolution; kept, but for that of finer bins, which is large and seldom needed."""
+        """The listing of one resolution. One of finer bins is not kept: it is large and seldom needed."""
         if finer == 1 and outer in self._listings:
             return self._listings[outer]
         chain, units = self._chains[outer], None
@@ -272,7 +272,7 @@ class ChainSampler(ConditionalSampler):
         costs: list[np.ndarray] = [np.zeros(0)]
         missing, drawn, failures = count, 0, 0
         while missing and masses.sum() > 0 and failures < _MAX_ROUNDS:
-            # As many as will leave enough; half a hit where there is none yet.
+            # As many as are needed at the rate of hits so far; half a hit is assumed where there is none yet.
             accepted = max(count - missing, 0.5) / drawn if drawn else 1.0
             size = int(min(1.25 * missing / accepted + 8, _MOST_DRAWS))
             chains = generator.choice(len(masses), size=size, p=masses / masses.sum())
@@ -304,7 +304,7 @@ class ChainSampler(ConditionalSampler):
 
 
 def _exact_unit(tables: list[np.ndarray]) -> float | None:
-    """A power of two of which all entries are multiples, so that sums of them are exact in any order; None without."""
+    """A power of two that divides all entries, so that their sums are exact in any order; None if there is none."""
     most = sum(float(np.abs(table).max()) for table in tables)
     for exponent in range(53):
         unit = 2.0**-exponent

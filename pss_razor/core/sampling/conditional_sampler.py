@@ -54,7 +54,7 @@ class ConditionalSampler(ABC):
         return tuple(t for t, count in zip(self.constraint.targets, self._counts, strict=True) if not count)
 
     def count(self, target: float) -> int:
-        """Number of distinct subnets that belong to ``target``; a lower bound where the space is not enumerated."""
+        """Number of distinct subnets that belong to ``target``; a lower bound where they are not listed."""
         return self._counts[self._index(target)]
 
     def draw_many(self, target: float, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +103,7 @@ class ConditionalSampler(ABC):
 
 
 class ListSampler(ConditionalSampler):
-    """For a list of subnets with probabilities.
+    """Draws from a list of subnets with given probabilities.
 
     The draws of a target are look-ups in its subnets' cumulative probabilities, so that rare targets cost no more
     than others and nothing is rejected.
@@ -145,7 +145,7 @@ class ListSampler(ConditionalSampler):
 
 
 class EnumeratedSampler(ListSampler):
-    """For spaces that can be enumerated.
+    """Draws from a space that is small enough to be enumerated.
 
     Args:
         cost: Resource of every subnet, in the constraint's unit.

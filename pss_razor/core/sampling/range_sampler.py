@@ -15,15 +15,15 @@ from pss_razor.core.space.cost import AdditiveCost
 # Draws that are checked at once, and how often: a million subnets that miss a second range leave no reasonable doubt.
 _BATCH = 4096
 _MAX_ROUNDS = 256
-# A narrower range is drawn from a window of this part of the space's costs: finer bins would fill the memory.
+# A range narrower than this part of the space's costs is drawn from a window that wide: finer bins fill the memory.
 _NARROWEST = 1 / 256
 
 
 class RangeSampler:
     """Draws from the search space's own distribution conditional on ranges of resources, exactly.
 
-    A range of one metric is the only target of a constraint, whose draws are exact and not rejected blindly. With
-    several metrics, the metric whose draws most often meet the other ranges too leads, and its draws that do not are
+    The range of one metric becomes the single target of a constraint, of which exact draws are made. With several
+    metrics, draws are made for the metric whose draws most often meet the other ranges, and those that miss one are
     rejected.
 
     Args:
@@ -34,7 +34,7 @@ class RangeSampler:
         space: The search space.
 
     Raises:
-        ConfigError: A range is of a metric without a cost, or is none.
+        ConfigError: There is no range, one is of a metric without a cost, or its bounds are not finite and in order.
         UnreachableTargetError: No subnet is in a range.
     """
 
@@ -103,7 +103,7 @@ class RangeSampler:
     ) -> np.ndarray:
         """Up to ``count`` draws that differ from each other, value indices int64 (N, D).
 
-        Fewer than ``count`` where as many draws without a new subnet say that there are no more.
+        Fewer than ``count`` if eight batches of draws in a row bring no new subnet.
 
         Args:
             count: How many.
@@ -123,7 +123,7 @@ class RangeSampler:
         return np.array(rows, dtype=np.int64).reshape(len(rows), len(self.space))
 
     def _build_sampler(self, metric: str) -> ConditionalSampler:
-        """The sampler of one range: a constraint with a single target, which the range is rounded to."""
+        """The sampler of one range: of a constraint with a single target, whose interval holds the range."""
         cost = self.costs[metric]
         # The bounds of the space: exact where no term is over two groups, else wide enough.
         least = sum(table.min() for _, table in cost.terms) * cost.scale

@@ -9,7 +9,7 @@ import numpy as np
 from pss_razor.core.errors import TrainingDivergedError
 from pss_razor.core.space.subnet import Subnet
 
-# Minus a cross-entropy, or what reads it: a score on a GPU is there only when its step has ended.
+# Minus a cross-entropy, or a function that reads it: on a GPU the number is there only when the step has ended.
 Score = float | Callable[[], float]
 
 

@@ -48,13 +48,13 @@ class SubnetSampler(ABC):
 
     Attributes:
         costs: Metric -> resource of every subnet.
-        conditional_samplers: Metric -> the subnets of each of its targets.
+        conditional_samplers: Metric -> sampler of the subnets of each of its targets.
         space: The search space.
         generator: Source of the draws.
 
     Raises:
-        ConfigError: There is no constraint, or not one for each of distinct, known metrics.
-        UnreachableTargetError: A metric of which no target at all can be reached.
+        ConfigError: There is no constraint, a metric has two, or a metric has no cost.
+        UnreachableTargetError: No target of some metric can be reached.
     """
 
     _state_keys: tuple[str, ...] = ("generator",)
@@ -81,7 +81,7 @@ class SubnetSampler(ABC):
 
     @abstractmethod
     def update(self, draw: Draw, score: Score) -> None:
-        """Learn how a drawn subnet did on its batch (minus the cross-entropy), now or when it matters next.
+        """Learn a drawn subnet's score on its batch (minus the cross-entropy), at once or when it is next needed.
 
         Raises:
             TrainingDivergedError: The score, or an earlier one that is read now, is not finite.
@@ -91,7 +91,7 @@ class SubnetSampler(ABC):
     def candidates(self, top_k: int) -> dict[tuple[str, float], list[tuple[Subnet, float | None]]]:
         """What an evaluation tries: for each (metric, target) up to ``top_k`` distinct subnets, best guess first.
 
-        Leaves the draws as they are. The second of each pair is the subnet's score, None if it has none.
+        Does not change the draws to come. The second of each pair is the subnet's score, None if it has none.
         """
 
     def state_dict(self) -> dict[str, Any]:

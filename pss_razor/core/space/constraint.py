@@ -59,10 +59,10 @@ class Constraint:
 
     @classmethod
     def spread(cls, metric: str, num_targets: int, low: float, high: float) -> Constraint:
-        """Evenly spaced targets from about ``low`` to about ``high``, at a distance of three significant digits.
+        """Evenly spaced targets from about ``low`` to about ``high``; the step has three significant digits.
 
         Raises:
-            ConfigError: There is no room for so many.
+            ConfigError: ``num_targets`` is below 2, or ``low`` is not below ``high``.
         """
         if num_targets < 2 or not low < high:
             raise ConfigError(
@@ -125,14 +125,14 @@ def build_constraints(
 
 
 def check_metrics(constrained: Sequence[str], metrics: Collection[str]) -> None:
-    """Check that constraints are of distinct metrics that are known, and that there are any.
+    """Check that there are constraints, each on a different metric that has an estimator.
 
     Args:
         constrained: The metric of each constraint.
         metrics: The metrics that have an estimator.
 
     Raises:
-        ConfigError: They are not.
+        ConfigError: There are none, a metric is repeated, or a metric has no estimator.
     """
     if not constrained:
         raise ConfigError("model.constraints is empty; give at least one: metric='flops', first=70, last=300, step=10")

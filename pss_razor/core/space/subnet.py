@@ -1,4 +1,4 @@
-"""The one value that crosses every seam: which choice each search group takes."""
+"""A subnet as a value: the choice of each search group."""
 
 from __future__ import annotations
 

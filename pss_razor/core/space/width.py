@@ -44,7 +44,7 @@ def width_choices(base_width: int, low: float = 0.75, high: float = 1.0, divisor
     if start == end:
         return {make_divisible(start, divisor): 1.0}
     multiples = range(divisor, math.ceil(end) + 2 * divisor, divisor)
-    margin = 1e-9 * base_width  # low and high are rounded themselves: no width of probability 1e-16 from that
+    margin = 1e-9 * base_width  # low and high are rounded floats: that must not add a width of probability 1e-16
     breakpoints = {start, end}
     for multiple in multiples:  # the rounding jumps halfway between multiples, the 0.9 rule at multiple / 0.9
         breakpoints.update(b for b in (multiple - divisor / 2, multiple / 0.9) if start + margin < b < end - margin)

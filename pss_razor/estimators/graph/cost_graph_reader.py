@@ -53,8 +53,8 @@ def read_cost_graph(
     """Read the layers and blocks of a supernet.
 
     A block is a candidate of a one-shot op, or a module with an attribute ``latency_block``, the name of its kind,
-    which the backbone sets; every conv or linear layer outside of blocks is one of its own. Of average poolings the
-    last counts, as the method has it; those inside squeeze-and-excitation do not.
+    which the backbone sets; every conv or linear layer outside of blocks is one of its own. Of average poolings only
+    the last counts, as in PSS-Net; those inside squeeze-and-excitation do not.
 
     Args:
         supernet: Called with images (1, C, H, W).
@@ -69,7 +69,7 @@ def read_cost_graph(
     Raises:
         ConfigError: The resolution is not searched and ``input_size`` not given.
         NotImplementedError: A size depends on several search groups at once or on the choice of an op, whether a layer
-            runs depends on several, or a layer runs twice.
+            runs depends on several, a layer runs twice, or a conv has groups without being depthwise.
     """
     resolution = next((dimension.name for dimension in space.dimensions if dimension.kind == "resolution"), None)
     if resolution is None and input_size is None:
@@ -97,8 +97,8 @@ def read_cost_graph(
     with _without_elementwise(supernet), torch.no_grad():
         extents: dict[str, _Extents] = {}
         homes: dict[str, _Sizes] = {}
-        # With one candidate after the other chosen everywhere, each runs once. Which group governs a size shows when
-        # one group moves; all its values show when all groups move together.
+        # Each candidate number in turn is chosen in all ops, so that every candidate runs. Changing one group shows
+        # which sizes it governs; changing all groups together shows all values of the sizes.
         for choice in range(max(last[is_op], default=0) + 1):
             home = np.where(is_op, np.minimum(choice, last), last)
             base = probe(home)
@@ -116,7 +116,7 @@ def read_cost_graph(
             extents |= {name: _extents(name, space, base, moved, together) for name in base if name not in extents}
             homes |= {name: sizes for name, sizes in base.items() if name not in homes}
         runs = _find_runs(space, probe, last, is_op, homes)
-        # In the order in which they run: ``extents`` has the layers of further choices behind those of the first.
+        # ``base`` has layers in running order; ``extents`` has those of further choices behind those of the first.
         pools = {name for name in extents if isinstance(modules[name], nn.AdaptiveAvgPool2d)}
         inner_pools = pools - set([name for name in base if name in pools][-1:])
         layers = [
@@ -150,7 +150,7 @@ def _find_runs(
     is_op: np.ndarray,
     homes: _Record,
 ) -> dict[str, Extent]:
-    """Which choices of an op a layer runs with, 1 or 0 for each; without those that run in every subnet."""
+    """For each layer that runs in some subnets only: with which choices of which op it runs, 1 or 0 for each."""
     if not is_op.any():
         return {}
     chosen_last = probe(last)
@@ -160,7 +160,7 @@ def _find_runs(
         records.append(chosen_last)
         for name, home in homes.items():
             present = np.array([name in record for record in records], dtype=np.int64)
-            # A layer of another op, which does not run with that op's last choice either.
+            # It does not depend on this op, or is of another op and does not run with that op's last choice.
             if present.all() or not present.any():
                 continue
             if name in runs:
@@ -278,7 +278,7 @@ def _block_specs(
 ) -> Iterator[BlockSpec]:
     """The declared blocks and the candidates of ops, and the convs and linear layers outside of them."""
     declared = [name for name in extents if name in candidates or hasattr(modules[name], "latency_block")]
-    # The outermost counts: a backbone may declare a block that holds the choices, or a candidate may be one.
+    # Only the outermost counts, where declared blocks and candidates of ops are nested.
     declared = [name for name in declared if not any(name.startswith(f"{other}.") for other in declared)]
     inside = {name for name in extents for block in declared if name.startswith(f"{block}.")}
     for name, (channels_in, channels_out, area_in, area_out) in extents.items():
@@ -306,9 +306,9 @@ def _block_specs(
 
 
 def _without_redundant_widths(blocks: Sequence[BlockSpec]) -> list[BlockSpec]:
-    """Without the hidden width of a kind of block whose hidden width is its input width, as of separable convs.
+    """Drop the hidden width of kinds of block in which it always is the input width, such as separable convs.
 
-    That is a property of the kind: the first block of MobileNetV2 does not expand, but its kind of block does.
+    That is decided by kind: the first block of MobileNetV2 does not expand, but others of its kind do.
     """
     hidden = {block.block_type for block in blocks if not _is_same(block.mid_channels, block.in_channels)}
     return [block if block.block_type in hidden else replace(block, mid_channels=None) for block in blocks]
@@ -325,7 +325,7 @@ def _check_extents(
     indices: np.ndarray,
     record: _Record,
 ) -> None:
-    """Sizes put together from single groups must be those that a subnet really has, and so which layers run."""
+    """Check on one subnet that its sizes and which layers run are as the single search groups say."""
 
     def value(extent: Extent) -> int:
         return int(extent.values[0 if extent.dimension is None else indices[space.position(extent.dimension)]])

@@ -30,7 +30,7 @@ class GraphEstimator(BaseEstimator):
     def estimate(
         self, model: Any, flops_params_cfg: dict | None = None, latency_cfg: dict | None = None
     ) -> dict[str, float]:
-        """MMRazor's way to ask: the cost of the active subnet of a PSS algorithm, by metric."""
+        """MMRazor's interface: the cost of the active subnet of a PSS algorithm, by metric."""
         if flops_params_cfg or latency_cfg:
             raise ValueError(
                 f"{type(self).__name__} reads the built supernet; it takes no flops_params_cfg or latency_cfg"

@@ -32,7 +32,7 @@ class LayerSpec:
         name: Qualified name in the supernet.
         kind: ``"conv"``, ``"depthwise"``, ``"linear"``, ``"norm"`` (learned BN) or ``"pool"`` (the final average
             pooling).
-        kernel_area: Positions of the kernel; 1 for linear and pool.
+        kernel_area: Positions of the kernel; 1 for linear, norm and pool.
         has_bias: Whether it adds a bias.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
@@ -73,7 +73,7 @@ class BlockGeometry(NamedTuple):
         in_size: Side of the input feature map in pixels.
         cin: Input channels.
         cout: Output channels.
-        cmid: Hidden channels; a kind of block that has them from its input, such as a separable conv, has none.
+        cmid: Hidden channels; None for kinds of block in which they are always ``cin``, such as a separable conv.
         kernel_size: Side of the kernel.
         stride: Stride.
         padding: Padding.
@@ -107,8 +107,8 @@ class BlockSpec:
         in_size: Side of the input feature map in pixels; 1 for linear.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        mid_channels: Input channels of the last conv inside, which is what a block has besides; None for a layer, and
-            for a kind of block in which they are always the input channels.
+        mid_channels: Hidden channels, the input channels of the last conv inside; None for a single layer, and for a
+            kind of block in which they are always the input channels.
         runs: See :class:`LayerSpec`.
     """
 

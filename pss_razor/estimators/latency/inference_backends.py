@@ -57,7 +57,7 @@ def inference_backend(name: str, device: str, threads: int) -> Prepare:
 
 
 def _to_onnx(module: nn.Module, images: Tensor) -> bytes:
-    """By torch's old exporter: hundreds of blocks take seconds each with the new one, to the same operators."""
+    """Export with torch's old exporter: the new one takes seconds for each block, and gives the same operators."""
     buffer = io.BytesIO()
     logger = logging.getLogger("torch.onnx")
     level = logger.level

@@ -1,4 +1,4 @@
-"""Latency tables of spaces with too many block geometries to measure each: a subset, and what lies between."""
+"""Latency tables where there are too many block geometries: a subset is measured, the rest is interpolated."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pss_razor.estimators.graph.layer_spec import BlockGeometry, BlockSpec, Cost
 
 
 def choose_subset(graph: CostGraph, max_blocks: int) -> set[BlockGeometry]:
-    """The geometries to measure: all, or so few that :func:`fill_between` can find the others.
+    """The geometries to measure: all, or a subset from which :func:`fill_between` interpolates the others.
 
-    Of every size that a block depends on (area of its feature map, widths), each s-th value is taken and the last,
+    Of every size that a block depends on (area of its feature map, widths), every s-th value and the last are taken,
     with the smallest s for which at most ``max_blocks`` geometries remain.
 
     Args:
         graph: The cost graph.
-        max_blocks: How many at most; fewer than the ends of all sizes give are never taken.
+        max_blocks: Most geometries; exceeded if the smallest and the largest value of each size give more.
     """
     chosen: set[BlockGeometry] = set()
     for every in range(1, max(graph.space.shape) + 1):
@@ -45,9 +45,9 @@ def _thin(block: BlockSpec, space: SearchSpace, every: int) -> set[BlockGeometry
 
 
 def coordinates(block: BlockSpec, space: SearchSpace) -> list[np.ndarray | None]:
-    """What latency is about linear in, along each axis of :meth:`BlockSpec.geometries`: area, or channels.
+    """Along each axis of :meth:`BlockSpec.geometries`, what latency is about linear in: area, or channels.
 
-    None for the choice of an op, where nothing lies between.
+    None for the choice of an op, where there is nothing to interpolate.
     """
     names, _ = block.geometries(space)
     sizes = {
@@ -60,7 +60,7 @@ def coordinates(block: BlockSpec, space: SearchSpace) -> list[np.ndarray | None]
 
 
 def fill_between(values: np.ndarray, axes: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Fill what is missing between known values, linearly along one axis after the other; never beyond them.
+    """Interpolate missing values linearly, along one axis after the other; nothing is extrapolated.
 
     Args:
         values: Float array, NaN where unknown.

@@ -104,9 +104,9 @@ class LatencyTable:
 
 
 def _without_redundant_widths(latencies_us: Mapping[BlockGeometry, float]) -> dict[BlockGeometry, float]:
-    """Blocks of version 0.1 as they are now: it wrote the input width as the hidden one where a kind has none.
+    """Convert blocks of version 0.1, which wrote the input width as the hidden one for kinds that have none.
 
-    Such a kind of block has it in every row.
+    Such a kind has equal input and hidden widths in every row.
     """
     hidden = {geometry.block_type for geometry in latencies_us if geometry.cmid != geometry.cin}
     return {g if g.block_type in hidden else g._replace(cmid=None): value for g, value in latencies_us.items()}

@@ -64,13 +64,13 @@ def measure_blocks(
         device: ``"cpu"`` or ``"cuda"``.
         batch: Images a call; the timings are of a whole batch.
         rounds: Timed rounds.
-        speed: Brings the timings to one speed of the machine.
+        speed: Corrects the timings for changes of the machine's speed.
 
     Yields:
         The timings of a chunk.
     """
     geometries = list(blocks)
-    # In any order but that of the space: a slow minute shall not fall on all blocks of one resolution.
+    # Shuffled, so that a slow minute does not fall on all blocks of one resolution.
     random.Random(0).shuffle(geometries)
     for start in range(0, len(geometries), _CHUNK):
         chunk = geometries[start : start + _CHUNK]

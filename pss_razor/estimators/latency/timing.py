@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import torch
 
-# A look at the machine's speed is so many timings of the reference network. The next look comes when other timings have
-# taken so many times as long as one.
+# A check of the machine's speed is so many timings of the reference network. The next check comes when other timings
+# have taken so many times as long as a check.
 _LOOKS, _SPEED_INTERVAL = 3, 4
 
-# Just below glibc's largest threshold for memory of its own, 32 MiB.
+# Just below the maximum of glibc's mmap threshold, 32 MiB.
 _HEAP_BYTES = 31 * 2**20
 
 
@@ -41,10 +41,10 @@ class MachineSpeed:
     Args:
         reference: Runs the reference network.
         device: ``"cpu"`` or ``"cuda"``.
-        reference_us: Its time when the table was begun that new timings go into, microseconds; None begins a table.
+        reference_us: Its time in microseconds when the table to be continued was begun; None for a new table.
 
     Attributes:
-        reference_us: The same, for a new table its time now.
+        reference_us: As given; for a new table, what the reference network took at construction.
     """
 
     def __init__(self, reference: Callable[[], object], device: str, reference_us: float | None = None) -> None:
@@ -72,7 +72,7 @@ def time_interleaved(
         calls: What to time; each is called ``rounds + 1`` times.
         rounds: Timed rounds.
         device: ``"cpu"`` or ``"cuda"``; on a GPU, a call ends when its kernels have.
-        speed: Brings the timings to one speed of the machine.
+        speed: Corrects the timings for changes of the machine's speed.
 
     Returns:
         A timing for each call.
@@ -102,8 +102,9 @@ def time_interleaved(
 def _warm_up(device: str) -> None:
     """Let glibc keep freed memory, as it does in a process that has run for a while.
 
-    It learns from the largest block that was ever freed. Before, every large feature map is given back to the system
-    and costs page faults when it is made again: three times the latency of a block, now and then.
+    glibc keeps blocks up to the size of the largest that was ever freed. Before a large one has been freed, every large
+    feature map is returned to the system, and allocating it again costs page faults: at times three times a block's
+    latency.
     """
     if device == "cpu":
         torch.empty(_HEAP_BYTES, dtype=torch.uint8)
