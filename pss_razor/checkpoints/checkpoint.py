@@ -57,7 +57,7 @@ def read_checkpoint(path: str | os.PathLike[str], needs_pools: bool) -> dict[str
     checkpoint = load_checked(path, lambda: torch.load(path, map_location="cpu", weights_only=True, mmap=True))
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         keys = sorted(map(str, checkpoint)) if isinstance(checkpoint, dict) else type(checkpoint).__name__
-        raise CheckpointError(f"{path} is not a checkpoint of tools/train.py: no 'state_dict' in {keys}")
+        raise CheckpointError(f"{path} is not a checkpoint of pss-train: no 'state_dict' in {keys}")
     if needs_pools:
         get_sampler_state(checkpoint, path)
     return checkpoint

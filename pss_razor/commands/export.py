@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
-        "--results", help="results file of tools/test.py for this checkpoint; without it the pools are evaluated first"
+        "--results", help="results file of pss-test for this checkpoint; without it the pools are evaluated first"
     )
     choice.add_argument(
         "--no-evaluate", action="store_true", help="choose by the scores of the training, evaluate nothing"

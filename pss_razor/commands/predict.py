@@ -12,7 +12,7 @@ from pss_razor.commands.command_line import one_line_errors
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description="Classify images with the most accurate subnet within a budget")
-    parser.add_argument("bundle", help="bundle file of tools/export_subnets.py --formats bundle")
+    parser.add_argument("bundle", help="bundle file of pss-export --formats bundle")
     parser.add_argument("images", nargs="+", help="image files")
     parser.add_argument(
         "--budget", nargs="+", default=[], metavar="METRIC=VALUE", help="such as latency_cpu_us=20000 params=3"

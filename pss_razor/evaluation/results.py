@@ -135,12 +135,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         document = parse_json(path.read_bytes())
     except FileNotFoundError:
-        raise ConfigError(f"results file {path} does not exist; tools/test.py CONFIG CHECKPOINT writes one") from None
+        raise ConfigError(f"results file {path} does not exist; pss-test CONFIG CHECKPOINT writes one") from None
     except (OSError, ValueError) as error:
         raise ConfigError(f"results file {path} is not JSON: {error}") from error
     subnets = document.get("subnets") if isinstance(document, dict) and document.get("format") == _FORMAT else None
     if not isinstance(subnets, list):
-        raise ConfigError(f"{path} is not a results file of tools/test.py (format {_FORMAT})")
+        raise ConfigError(f"{path} is not a results file of pss-test (format {_FORMAT})")
     return document
 
 

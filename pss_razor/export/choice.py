@@ -103,7 +103,7 @@ def check_results(results: Sequence[EvaluatedSubnet], evaluator: PoolEvaluator, 
         if own.pool is None or pools.get(own.pool, {}).get(own.subnet) != own.score:
             raise ConfigError(
                 f"results file {path} is of another checkpoint: it has a subnet of score {own.score:.6g} in the "
-                f"pool {own.metric} {own.target}, and the checkpoint has not; run tools/test.py on this one"
+                f"pool {own.metric} {own.target}, and the checkpoint has not; run pss-test on this one"
             )
 
 

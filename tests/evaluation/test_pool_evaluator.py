@@ -262,7 +262,7 @@ def test_table(tested):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "does not exist; tools/test.py"),
+        (None, "does not exist; pss-test"),
         (b"top1: 90", "is not JSON"),
         (b"\xff\xfe\x00", "is not JSON"),
         (b"", "is not JSON"),

@@ -322,7 +322,7 @@ def test_results_of_another_space(call, tiny, trained, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, ["does not exist", "tools/test.py"]), ("a b", ["is not JSON"]), ("{}", ["is not a results file"])],
+    [(None, ["does not exist", "pss-test"]), ("a b", ["is not JSON"]), ("{}", ["is not a results file"])],
 )
 def test_bad_results(call, tiny, trained, tmp_path, content, words):
     results = tmp_path / "results.json"

@@ -17,7 +17,7 @@ from mmengine.optim import OptimWrapper
 class CPUAmpOptimWrapper(OptimWrapper):
     """bfloat16 autocast on the CPU, which mmengine's ``AmpOptimWrapper`` refuses.
 
-    bfloat16 has float32's range, so that gradients need no scaling. ``tools/train.py --amp`` takes this wrapper where
+    bfloat16 has float32's range, so that gradients need no scaling. ``pss-train --amp`` takes this wrapper where
     there is no GPU.
     """
 

@@ -68,7 +68,7 @@ def latency_cost(table: LatencyTable, graph: CostGraph) -> AdditiveCost:
     if missing:
         raise ConfigError(
             f"the latency table lacks {len(missing)} blocks of this search space, the first is {next(iter(missing))}; "
-            "measure a table for this config (tools/latency/build_table.py), or take the config that the table is for"
+            "measure a table for this config (pss-latency), or take the config that the table is for"
         )
     return AdditiveCost(graph.space, terms)
 

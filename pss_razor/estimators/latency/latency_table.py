@@ -69,7 +69,7 @@ class LatencyTable:
         except FileNotFoundError:
             raise ConfigError(
                 f"latency table {path} does not exist; measure one on the device that it is for with "
-                "tools/latency/build_table.py CONFIG --device cpu|cuda --out FILE.json, or import the authors' with "
+                "pss-latency CONFIG --device cpu|cuda --out FILE.json, or import the authors' with "
                 "tools/converters/pssnet.py latency-table, and name it in the estimator's table"
             ) from None
         except (OSError, ValueError) as error:
