@@ -109,7 +109,7 @@ def test_two_iterations(name, tmp_path, made_up_table):
 def test_without_a_table_the_error_says_how_to_get_one(name, tmp_path):
     config = load_config(str(CONFIGS / name), None, "none", str(tmp_path))
     init_default_scope("mmrazor")
-    with pytest.raises(ConfigError, match=r"does not exist; measure one .*build_table\.py.*or import the authors'"):
+    with pytest.raises(ConfigError, match=r"does not exist; measure one .*pss-latency.*or import the authors'"):
         build_runner(config)
 
 
