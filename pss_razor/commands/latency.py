@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pss_razor.commands.command_line import new_parser, one_line_errors, parse
 
 if TYPE_CHECKING:
-    from pss_razor.estimators.graph.layer_spec import BlockGeometry
+    from pss_razor.core.cost_graph import BlockGeometry
     from pss_razor.estimators.latency.timing import Timing
 
 

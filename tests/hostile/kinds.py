@@ -22,6 +22,7 @@ from pss_razor.checkpoints.checkpoint import check_state_dict, get_sampler_state
 from pss_razor.converters.pssnet_checkpoint import PSSNetCheckpoint
 from pss_razor.converters.pssnet_latency_table import read_pssnet_latencies
 from pss_razor.core import AdditiveCost, Constraint, CostTerm, Dimension, PrioritizedSubnetSampler, SearchSpace
+from pss_razor.core.cost_graph import BlockGeometry
 from pss_razor.deploy import (
     AdaptiveModel,
     BundledSubnet,
@@ -34,7 +35,6 @@ from pss_razor.deploy import (
 from pss_razor.deploy.bundle import round_bn_statistics
 from pss_razor.deploy.files import write_tensors
 from pss_razor.engine.launch import load_config
-from pss_razor.estimators.graph.layer_spec import BlockGeometry
 from pss_razor.estimators.latency.latency_table import LatencyTable
 from pss_razor.evaluation.results import read_document
 from pss_razor.export.record import ExportRecord

@@ -20,7 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pss_razor import compat
 from pss_razor.core import ConfigError, SearchSpace, Subnet
-from pss_razor.estimators.graph.layer_spec import BlockSpec, CostGraph, Extent, LayerSpec
+from pss_razor.core.cost_graph import BlockSpec, CostGraph, Extent, LayerSpec
 
 from mmrazor.models.mutables import OneShotMutableOP
 

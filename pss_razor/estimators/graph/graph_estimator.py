@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any
 
 from pss_razor.core import AdditiveCost
-from pss_razor.estimators.graph.layer_spec import CostGraph
+from pss_razor.core.cost_graph import CostGraph
 
 from mmrazor.models.task_modules.estimators.base_estimator import BaseEstimator
 

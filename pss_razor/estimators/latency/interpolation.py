@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pss_razor.core import SearchSpace
-from pss_razor.estimators.graph.layer_spec import BlockGeometry, BlockSpec, CostGraph
+from pss_razor.core.cost_graph import BlockGeometry, BlockSpec, CostGraph
 
 
 def choose_subset(graph: CostGraph, max_blocks: int) -> set[BlockGeometry]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from pss_razor.core import AdditiveCost, ConfigError, CostTerm
+from pss_razor.core.cost_graph import BlockGeometry, CostGraph
 from pss_razor.estimators.graph.graph_estimator import GraphEstimator
-from pss_razor.estimators.graph.layer_spec import BlockGeometry, CostGraph
 from pss_razor.estimators.latency.interpolation import coordinates, fill_between
 from pss_razor.estimators.latency.latency_table import LatencyTable
 from pss_razor.registry import TASK_UTILS

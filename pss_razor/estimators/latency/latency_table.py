@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pss_razor.core import ConfigError, atomic_write, is_number, parse_json
-from pss_razor.estimators.graph.layer_spec import BlockGeometry
+from pss_razor.core.cost_graph import BlockGeometry
 
 # Format 1, of version 0.1, differs in the hidden width of some blocks, see _without_redundant_widths.
 _FORMAT = 2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.core import Subnet
-from pss_razor.estimators.graph.layer_spec import BlockGeometry, CostGraph
+from pss_razor.core.cost_graph import BlockGeometry, CostGraph
 from pss_razor.estimators.latency.inference_backends import Prepare
 from pss_razor.estimators.latency.timing import MachineSpeed, Timing, time_interleaved
 from pss_razor.static.trace import make_static

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pss_razor.core import AdditiveCost, CostTerm, SearchSpace
+from pss_razor.core.space.cost import AdditiveCost, CostTerm
+from pss_razor.core.space.search_space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,9 @@ class LayerSpec:
 
     Args:
         name: Qualified name in the supernet.
-        kind: ``"conv"``, ``"depthwise"``, ``"linear"``, ``"norm"`` (learned BN) or ``"pool"`` (the final average
-            pooling).
+        kind: ``"conv"``, ``"depthwise"``, ``"linear"``, ``"norm"`` (weight and bias a channel), ``"scale"`` (other
+            parameters a channel, ``kernel_area`` of them), ``"pool"`` (the final average pooling), ``"fixed"``: a part
+            of any kind that is not searched, whose MACs are ``in_area``, and its parameters ``out_channels``.
         kernel_area: Positions of the kernel; 1 for linear, norm and pool.
         has_bias: Whether it adds a bias.
         in_channels: Channels of the input.
@@ -63,6 +66,31 @@ class LayerSpec:
         if self.runs is None:
             return tabulate(space, sizes, function)
         return tabulate(space, {**sizes, "runs": self.runs}, lambda runs, **sizes: runs * function(**sizes))
+
+
+def multiply_accumulates(layer: LayerSpec, in_channels: np.ndarray, out_channels: np.ndarray, in_area: np.ndarray,
+                         out_area: np.ndarray) -> np.ndarray:  # fmt: skip
+    """MACs of one layer, batch 1: conv and linear without bias, the final average pooling as its input elements."""
+    if layer.kind == "fixed":
+        return in_area
+    if layer.kind == "pool":
+        return in_channels * in_area
+    if layer.kind == "depthwise":
+        return out_channels * layer.kernel_area * out_area
+    return in_channels * out_channels * layer.kernel_area * out_area
+
+
+def count_parameters(layer: LayerSpec, in_channels: np.ndarray, out_channels: np.ndarray, **areas: np.ndarray
+                     ) -> np.ndarray:  # fmt: skip
+    """Learned parameters of the active channels of one layer."""
+    if layer.kind == "fixed":
+        return out_channels
+    if layer.kind == "norm":
+        return 2 * out_channels
+    if layer.kind == "scale":
+        return out_channels * layer.kernel_area
+    fan_in = 1 if layer.kind == "depthwise" else in_channels
+    return out_channels * (fan_in * layer.kernel_area + int(layer.has_bias))
 
 
 class BlockGeometry(NamedTuple):
@@ -180,3 +208,19 @@ class CostGraph:
         """Add up one term a layer; layers for which ``function`` returns None cost nothing."""
         terms = [term for term in map(function, self.layers) if term is not None]
         return AdditiveCost(self.space, terms, scale)
+
+    @property
+    def flops(self) -> AdditiveCost:
+        """FLOPs of every subnet, millions of MACs of one image. A norm folds into the conv before it."""
+        return self._sum(multiply_accumulates, {"norm", "scale"})
+
+    @property
+    def params(self) -> AdditiveCost:
+        """Learned parameters of every subnet, in millions."""
+        return self._sum(count_parameters, {"pool"})
+
+    def _sum(self, count: Callable[..., np.ndarray], without: set[str]) -> AdditiveCost:
+        def term(layer: LayerSpec) -> CostTerm | None:
+            return None if layer.kind in without else layer.tabulate(self.space, partial(count, layer))
+
+        return self.sum(term, scale=1e-6)
