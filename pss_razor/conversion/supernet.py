@@ -1,0 +1,145 @@
+"""A converted network, of which a subnet is active."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from pss_razor.conversion.groups import ChannelGroup
+from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
+from pss_razor.conversion.propagate import Propagation
+from pss_razor.core import AdditiveCost, Subnet
+from pss_razor.core.cost_graph import CostGraph, Extent
+
+_DRAWS = 20_000
+
+
+class Supernet(nn.Module):
+    """A supernet that :func:`convert` has made of a network.
+
+    Attributes:
+        space: The search space.
+        costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
+            subnet.
+        active_subnet: The subnet that :meth:`forward` runs.
+    """
+
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        graph: CostGraph,
+        extents: Mapping[ChannelGroup, Extent],
+        blocks: Sequence[Sequence[ResidualBlock]],
+        partial: Sequence[PartialLayer],
+        propagation: Propagation,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.graph = graph
+        self.space = graph.space
+        self.costs: dict[str, AdditiveCost] = {"flops": graph.flops, "params": graph.params}
+        self._groups = {root: (extent.dimension, int(extent.values[-1])) for root, extent in extents.items()}
+        self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
+        self._partial = list(partial)
+        self._reasons = _reasons(propagation)
+        self.activate(self.space.largest)
+
+    def activate(self, subnet: Mapping[str, Any]) -> None:
+        """Let :meth:`forward` run a subnet.
+
+        Raises:
+            ConfigError: It is not in the search space.
+        """
+        self.space.encode([subnet])
+        widths = {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
+        for module in self._partial:
+            module.update(widths)
+        for name, run in self._blocks.items():
+            for index, block in enumerate(run):
+                block.skipped = index >= subnet[name]
+        self.active_subnet = Subnet(subnet)
+
+    @contextlib.contextmanager
+    def active(self, subnet: Mapping[str, Any]) -> Iterator[None]:
+        """Run the body with a subnet active, then the former one."""
+        before = self.active_subnet
+        self.activate(subnet)
+        try:
+            yield
+        finally:
+            self.activate(before)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""
+        size = self.active_subnet.get("resolution")
+        if size is not None and images.shape[-1] != size:
+            images = F.interpolate(images, (size, size), mode="bilinear", align_corners=True)
+        return self.network(images)
+
+    def static(self, subnet: Mapping[str, Any]) -> nn.Module:
+        """A subnet as a plain network with tensors of its own; it takes images of the subnet's resolution."""
+        with self.active(subnet), torch.no_grad():
+            return _to_static(copy.deepcopy(self.network))
+
+    def summary(self) -> str:
+        """What is searched, what is not and why, and the smallest, the median and the largest subnet."""
+        lines = [
+            f"{self.network.__class__.__name__}: {len(self.space)} dimensions, {float(self.space.size):.3g} subnets"
+        ]
+        for dimension in self.space.dimensions:
+            values = dimension.values
+            shown = f"{values[0]} to {values[-1]}" if len(values) > 4 else ", ".join(map(str, values))
+            lines.append(f"  {dimension.name} ({dimension.kind}): {len(values)} choices, {shown}")
+        generator = np.random.default_rng(0)
+        drawn = np.stack(
+            [generator.choice(len(d.values), _DRAWS, p=np.asarray(d.probabilities)) for d in self.space.dimensions], 1
+        )
+        ends = self.space.encode([self.space.smallest, self.space.largest])
+        for name, unit in (("flops", "MFLOPs"), ("params", "M params")):
+            low, high = self.costs[name](ends)
+            median = np.median(self.costs[name](drawn))
+            lines.append(f"{unit}: smallest {low:.5g}, median {median:.5g}, largest {high:.5g}")
+        lines.append(f"searched: {self.searched_share:.1%} of the FLOPs")
+        lines += [f"not searched: {reason} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"
+                  for reason, names in self._reasons.items()]  # fmt: skip
+        return "\n".join(lines)
+
+    @property
+    def searched_share(self) -> float:
+        """Share of the largest subnet's FLOPs that is in layers of which a width, or whether they run, is searched."""
+        full = {True: 0.0, False: 0.0}
+        for layer in self.graph.layers:
+            sizes = (layer.in_channels, layer.out_channels)
+            is_searched = layer.runs is not None or any(extent.dimension is not None for extent in sizes)
+            own = CostGraph(self.space, (layer,), ()).flops
+            full[is_searched] += float(own(self.space.encode([self.space.largest]))[0])
+        return full[True] / max(sum(full.values()), 1e-12)
+
+
+def _to_static(module: nn.Module) -> nn.Module:
+    if isinstance(module, PartialLayer | PartialParameter | PartialSplit):
+        return module.to_static_op()
+    if isinstance(module, ResidualBlock):
+        return nn.Identity() if module.skipped else _to_static(module.body)
+    for name, child in list(module.named_children()):
+        static = _to_static(child)
+        if static is not child:
+            setattr(module, name, static)
+    return module
+
+
+def _reasons(propagation: Propagation) -> dict[str, list[str]]:
+    """Why groups are not searched -> their names."""
+    reasons: dict[str, list[str]] = {}
+    for group in propagation.groups:
+        root = group.root
+        if root is group and root.frozen is not None:
+            reasons.setdefault(root.frozen, []).append(root.name)
+    return reasons
