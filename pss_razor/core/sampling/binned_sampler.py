@@ -13,12 +13,10 @@ from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, List
 
 # Bins that the distance between two targets is divided into; more bins reject fewer draws and take longer to set up.
 BINS_A_STEP = 64
-# Each bin is split into so many, one number after the other, until a target's subnets can be listed.
-FINER = (1, 8, 64)
 # Most combinations that are kept to list the subnets of a target.
 MOST_LISTED = 100_000
 # A target with at least so many subnets, and at least this share of draws accepted, is drawn from without a list.
-_FEW = 10_000
+FEW = 10_000
 _LEAST_ACCEPTED = 1e-3
 # Most draws in a round, and most rounds in a row without an accepted draw.
 _MOST_DRAWS = 2**15
@@ -126,6 +124,10 @@ class BinnedSampler(ConditionalSampler):
     def _list(self, index: int, outer: int) -> np.ndarray | None:
         """Value indices (N, D) of a target's subnets of one resolution; None if they cannot be listed."""
 
+    def _around(self, index: int) -> Sequence[BinnedDistribution]:
+        """The distribution at each resolution that a target's draws are from."""
+        return self._distributions
+
     def _terms(self, outer: int, scale: float) -> list[tuple[tuple[int, ...], np.ndarray]]:
         """The cost's tables at one resolution, each with the positions of its axes among :attr:`_widths`."""
         place = {column: position for position, column in enumerate(self._widths)}
@@ -142,7 +144,7 @@ class BinnedSampler(ConditionalSampler):
 
     def _count(self, index: int) -> int:
         possible, sure, lost = np.zeros(2), np.zeros(2), 0.0
-        for distribution, probability in zip(self._distributions, self._outer_probabilities, strict=True):
+        for distribution, probability in zip(self._around(index), self._outer_probabilities, strict=True):
             widest, surest = distribution.windows(*self._edges(index))
             possible += distribution.mass(widest) * (probability, 1.0)
             sure += distribution.mass(surest) * (probability, 1.0)
@@ -150,7 +152,7 @@ class BinnedSampler(ConditionalSampler):
         if not possible[1]:
             return 0
         drawable = sure[0] > _LEAST_ACCEPTED * possible[0] and possible[0] > lost
-        if sure[1] >= _FEW and drawable:
+        if sure[1] >= FEW and drawable:
             return int(min(sure[1], 2.0**53))
         found = [self._list(index, outer) for outer in range(len(self._distributions))]
         listed = [members for members in found if members is not None]
@@ -196,9 +198,10 @@ class BinnedSampler(ConditionalSampler):
 
     def _attempt(self, index: int, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Up to ``count`` draws; fewer after many rounds of which none hit the target."""
-        windows = [distribution.windows(*self._edges(index))[0] for distribution in self._distributions]
+        around = self._around(index)
+        windows = [distribution.windows(*self._edges(index))[0] for distribution in around]
         masses = self._outer_probabilities * [
-            distribution.mass(window)[0] for distribution, window in zip(self._distributions, windows, strict=True)
+            distribution.mass(window)[0] for distribution, window in zip(around, windows, strict=True)
         ]
         found: list[np.ndarray] = [np.zeros((0, len(self.space)), dtype=np.int64)]
         costs: list[np.ndarray] = [np.zeros(0)]
@@ -211,8 +214,7 @@ class BinnedSampler(ConditionalSampler):
             indices = np.empty((size, len(self.space)), dtype=np.int64)
             for outer in np.unique(outers).tolist():
                 rows = np.flatnonzero(outers == outer)
-                drawn_rows = self._distributions[outer].draw(windows[outer], len(rows), generator)
-                indices[rows] = self._subnets(drawn_rows, outer)
+                indices[rows] = self._subnets(around[outer].draw(windows[outer], len(rows), generator), outer)
             resources = self.cost(indices)
             hit = np.flatnonzero(self.constraint.nearest_target_index(resources) == index)[:missing]
             found.append(indices[hit])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from pss_razor.core.errors import ConfigError
-from pss_razor.core.sampling.binned_sampler import BINS_A_STEP, FINER, MOST_LISTED, BinnedDistribution, BinnedSampler
+from pss_razor.core.sampling.binned_sampler import BINS_A_STEP, MOST_LISTED, BinnedDistribution, BinnedSampler
 from pss_razor.core.sampling.chain_listing import ChainListing, ends, round_costs
 from pss_razor.core.space.cost import AdditiveCost
+
+# Each bin is split into so many, one number after the other, until a target's subnets can be listed.
+_FINER = (1, 8, 64)
 
 
 class _Chain(BinnedDistribution):
@@ -114,7 +119,7 @@ class ChainSampler(BinnedSampler):
     def _along(self, outer: int, scale: float) -> tuple[float, list[np.ndarray]]:
         """The constant and the steps of the chain at one resolution."""
         sizes = [1, *map(len, self._probabilities)]
-        steps = [np.zeros(shape) for shape in zip(sizes, sizes[1:], strict=False)]
+        steps = [np.zeros(shape) for shape in pairwise(sizes)]
         constant = 0.0
         for positions, table in self._terms(outer, scale):
             if positions:
@@ -131,7 +136,7 @@ class ChainSampler(BinnedSampler):
         def accepts(rows: np.ndarray) -> np.ndarray:
             return self._belong(index, self._subnets(rows, outer))
 
-        for finer in FINER:
+        for finer in _FINER:
             rows = self._listing(outer, finer).find(chain.interval(*self._edges(index), finer), accepts)
             if rows is not None:
                 return self._subnets(rows, outer)
