@@ -80,9 +80,9 @@ class TreeSampler(BinnedSampler):
         clique = max((bag.scope for bag in self._tree.bags[:-1]), key=self._tree.count, default=())
         names = [self.space.names[self._widths[variable]] for variable in sorted(clique)]
         raise ConfigError(
-            f"{self.constraint.metric}: exact draws would take {max(stored) / 2**20:.0f} MiB a resolution and "
-            f"{sum(stored) / 2**20:.0f} MiB in all, more than {_MOST_BYTES / 2**20:.0f} and "
-            f"{_MOST_BYTES_IN_ALL / 2**20:.0f}: the cost ties {names} together, {self._tree.count(clique)} "
+            f"{self.constraint.metric}: exact draws would take {max(stored) / 2**30:.3g} GiB a resolution and "
+            f"{sum(stored) / 2**30:.3g} GiB in all, more than {_MOST_BYTES / 2**30:g} and "
+            f"{_MOST_BYTES_IN_ALL / 2**30:g}: the cost ties {names} together, {self._tree.count(clique)} "
             "combinations; search fewer groups or choices among them, or make the step larger"
         )
 
@@ -101,18 +101,18 @@ class TreeSampler(BinnedSampler):
         target are needed, so that many more of them are affordable.
         """
         edges, around = self._edges(index), list(self._made)
+        scales = np.stack((self._outer_probabilities, np.ones(len(around))), axis=1)
         for finer in _FINER:
             # Probability and number at each resolution (resolutions, 2).
             widest, surest, likely = (
-                np.array([d.mass(window) for d, window in zip(around, windows, strict=True)])
-                * np.stack((self._outer_probabilities, np.ones(len(around))), axis=1)
+                np.array([d.mass(window) for d, window in zip(around, windows, strict=True)]) * scales
                 for windows in zip(*((*d.windows(*edges), d.likely(*edges)) for d in around), strict=True)
             )
             crowded = surest[:, 1].sum() >= FEW and likely[:, 0].sum() >= _ENOUGH_ACCEPTED * widest[:, 0].sum()
             if crowded or widest[:, 1].sum() <= MOST_LISTED:
                 break
-            outside = widest - likely
-            for outer in np.flatnonzero((outside > 0.01 * widest.sum(axis=0)).any(axis=1)).tolist():
+            unsure = widest - surest
+            for outer in np.flatnonzero((unsure > 0.01 * widest.sum(axis=0)).any(axis=1)).tolist():
                 low, high = self._made[outer].bounds
                 args = outer, self._width / finer, edges, bool(high - edges[1] < edges[0] - low)
                 stored = self._bytes(*args)

@@ -294,7 +294,7 @@ class TestReachability:
 
 def test_a_target_that_accepts_few_draws(monkeypatch):
     """Most draws near the target are beside it: more are made, and as many as wanted come back."""
-    monkeypatch.setattr(binned_sampler, "_FEW", 100)
+    monkeypatch.setattr(binned_sampler, "FEW", 100)
     beside = np.linspace(0.50001, 0.503, 100)
     cost = unary_cost([*[[0.0, 0.001]] * 8, [0.4, *beside]])
     sampler = ChainSampler(cost, Constraint("flops", 0, 2, 1))

@@ -249,6 +249,23 @@ class TestLargeSpaces:
         assert {target: sampler.count(target) for target in rare} == rare
         assert sampler.count(40) >= 10_000
 
+    def test_finer_bins_tell_a_needle_beside_a_crowd(self):
+        """One subnet in the target, and a million a quarter of a bin beyond its edge."""
+        space = SearchSpace([Dimension("hub", "op", (0, 1)), *(Dimension(f"w{i}", "op", (0, 1)) for i in range(20))])
+        terms = [CostTerm(("hub",), np.array([10.504, 10.0]))]
+        terms += [CostTerm(("hub", f"w{i}"), np.array([[0.0, 1e-6], [0.0, 50.0]])) for i in range(20)]
+        sampler = TreeSampler(AdditiveCost(space, terms), Constraint("flops", 9, 12, 1))
+        assert sampler.reachable_targets == (10, 11)
+        assert sampler.count(10) == 1 and sampler.count(11) == 2**20
+        draws, _ = sampler.draw_many(10, 3, np.random.default_rng(0))
+        assert (draws == [1, *[0] * 20]).all()
+
+    def test_more_subnets_than_can_be_counted_are_an_error(self):
+        space = SearchSpace([Dimension(f"w{i}", "channels", tuple(range(10))) for i in range(301)])
+        terms = [CostTerm((f"w{i}", f"w{i - 2}"), np.ones((10, 10))) for i in range(2, 301)]
+        with pytest.raises(ConfigError, match=r"10\^301 subnets, more than can be counted"):
+            build_conditional_sampler(AdditiveCost(space, terms), Constraint("flops", 0, 300, 100))
+
     def test_what_cannot_be_told_is_an_error(self, monkeypatch):
         """Half a million subnets of distinct costs, all 1e-12 beyond an edge."""
         monkeypatch.setattr(binned_sampler, "_MAX_ROUNDS", 2)
