@@ -42,6 +42,7 @@ from pss_razor.core.sampling.chain_sampler import ChainSampler
 from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, EnumeratedSampler, ListSampler
 from pss_razor.core.sampling.range_sampler import RangeSampler
 from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
+from pss_razor.core.sampling.tree_sampler import TreeSampler
 from pss_razor.core.scalars import is_number, is_scalar
 from pss_razor.core.space.constraint import Constraint, build_constraints, check_metrics
 from pss_razor.core.space.cost import AdditiveCost, CostTerm
@@ -89,6 +90,7 @@ __all__ = [
     "Subnet",
     "SubnetSampler",
     "TrainingDivergedError",
+    "TreeSampler",
     "USNetSubnetSampler",
     "UniformSubnetSampler",
     "UnreachableTargetError",

@@ -1,0 +1,285 @@
+"""The distribution of a sum of tables along a tree of bags, and exact draws from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from pss_razor.core.sampling.bag_tree import BagTree
+from pss_razor.core.sampling.binned_sampler import BinnedDistribution
+
+# Numbers that are worked on together, eight bytes each.
+_CHUNK = 2**20
+
+Terms = Sequence[tuple[tuple[int, ...], np.ndarray]]
+
+
+class TreeDistribution(BinnedDistribution):
+    """A sum of tables at one resolution, in bins, with the messages along the tree.
+
+    The message of a bag tells, for every combination of its separator, the probability of each binned cost of
+    everything that is eliminated up to it: its children's messages are convolved, shifted by the bag's own table, and
+    averaged over the variable. Where there are several children, the convolutions of the first two, three, … are kept
+    too.
+
+    A draw begins with the bin of the whole and goes back through the messages: the values of a bag's separator and the
+    bin of its subtree are known, so its variable is drawn by what its children can add up to, and then the bin is
+    divided among the children, the last one first. All of this is exact in whole bins. Messages are sums and products
+    of numbers that are not negative, never differences, so probabilities keep their relative precision in both tails;
+    this is also why nothing is convolved by FFT.
+
+    All tables are moved to a minimum of zero; so nothing above the highest bin that is asked for needs to be kept. From
+    the top it is the other way about: bins count what is missing to the most that a combination could cost.
+
+    Args:
+        tree: The variables' tree decomposition.
+        terms: The tables, each with its variables.
+        probabilities: Probabilities of each variable's values.
+        width: Width of a bin, in the unit of the tables.
+        needed: Least and most cost about which the distribution is asked.
+        from_top: Whether bins are counted from the top.
+    """
+
+    def __init__(
+        self,
+        tree: BagTree,
+        terms: Terms,
+        probabilities: Sequence[np.ndarray],
+        width: float,
+        needed: tuple[float, float],
+        from_top: bool = False,
+    ) -> None:
+        self.tree = tree
+        self.from_top = from_top
+        tables = [np.zeros([tree.sizes[variable] for variable in bag.scope]) for bag in tree.bags]
+        constant = magnitude = 0.0
+        for variables, table in _signed(terms, from_top):
+            holder = tree.holder(variables)
+            tables[holder] += tree.spread(table - table.min(), variables, tree.bags[holder].scope) / width
+            constant += float(table.min())
+            magnitude += float(np.abs(table).max())
+        tables = [table.reshape(-1, table.shape[-1]) for table in tables]
+        steps = [np.rint(table) for table in tables]
+        low, high = tree.extremes(tables)
+        bounds = _turned((constant + low * width, constant + high * width), from_top)
+        rounding = tree.extremes([table - step for table, step in zip(tables, steps, strict=True)])
+        super().__init__(constant, width, bounds, rounding, magnitude, np.zeros((2, 0)))
+        # As many bins as are needed; none where everything costs more than that.
+        self._bins = max(self.windows(*needed)[0][1] + 1, 0)
+        if self._bins:
+            self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
+            self._weights = [*probabilities, np.ones(1)]
+            numbers = self._collect([np.ones(len(weights)) for weights in self._weights])[0][-1]
+            self._messages, self._joint = self._collect(self._weights)
+            self.totals = np.concatenate((self._messages[-1], numbers))
+
+    @staticmethod
+    def stored_bytes(
+        tree: BagTree, terms: Terms, width: float, needed: tuple[float, float], from_top: bool = False
+    ) -> int:
+        """About how much memory a distribution would keep, to be asked before it is made; arguments as there."""
+        highest = _turned(needed, from_top)[1]
+        constant, heights = 0.0, [1.0] * len(tree.bags)
+        for variables, table in _signed(terms, from_top):
+            heights[tree.holder(variables)] += (table.max() - table.min()) / width
+            constant += float(table.min())
+        top = max((highest - constant) / width + len(tree.bags) + 1, 0)
+        total, lengths = 0, [0] * len(tree.bags)
+        for position, bag in enumerate(tree.bags):
+            length = 1
+            for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
+                length = math.ceil(min(length + lengths[child], top))
+                total += tree.count(scope) * length if place else 0
+            lengths[position] = math.ceil(min(length + heights[position], top))
+            total += tree.count(bag.separator) * lengths[position] + tree.count(bag.scope)
+        return 8 * total
+
+    def interval(self, low: float, high: float, finer: int = 1) -> tuple[float, float, float]:
+        """See the base class."""
+        return super().interval(*_turned((low, high), self.from_top), finer)
+
+    def likely(self, low: float, high: float) -> tuple[int, int]:
+        """The bins of costs from ``low`` to ``high`` if nothing but the sum were rounded."""
+        first, last, _ = self.interval(low, high)
+        return math.ceil(first), math.floor(last)
+
+    def draw(self, window: tuple[int, int], count: int, generator: np.random.Generator) -> np.ndarray:
+        """See the base class."""
+        first = max(window[0], 0)
+        cumulative = np.cumsum(self.totals[0, first : max(window[1] + 1, 0)])
+        bins = first + np.searchsorted(cumulative[:-1], generator.random(count) * cumulative[-1], side="right")
+        return self._walk(bins, generator)
+
+    def list_all(self, window: tuple[int, int]) -> np.ndarray:
+        """The values (N, n) of all combinations in a window; :meth:`mass` tells how many they are.
+
+        No partial combination is looked at that is not part of one of them, so that is also the bound on the work.
+        """
+        first = max(window[0], 0)
+        return self._walk(first + np.flatnonzero(self.totals[1, first : max(window[1] + 1, 0)]), None)
+
+    def _collect(self, weights: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
+        """Messages (rows of the separator, bins) of all bags, and of each bag its first 1, 2, … children together."""
+        tree, messages, joint = self.tree, list[np.ndarray](), list[list[np.ndarray]]()
+        for bag, step in zip(tree.bags, self.steps, strict=True):
+            below = np.ones((1, 1))
+            joint.append([])
+            for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
+                message = messages[child]
+                if place:
+                    left, right = (tree.rows(s, scope) for s in (bag.scopes[place - 1], tree.bags[child].separator))
+                    below = _convolve(below, left, message, right, self._bins)
+                else:
+                    below = message
+                joint[-1].append(below)
+            messages.append(
+                _eliminate(below, tree.message_rows(bag, bag.below), step, weights[bag.variable], self._bins)
+            )
+        return messages, joint
+
+    def _walk(self, totals: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
+        """From the root down, one combination for each total bin (N,), drawn; all of them without a generator."""
+        tree = self.tree
+        # The last column is the root's variable, whose only value is 0.
+        values: np.ndarray = np.zeros((len(totals), len(tree.sizes)), dtype=np.int64)
+        amounts: np.ndarray = np.zeros((len(totals), len(tree.bags)), dtype=np.int64)
+        amounts[:, -1] = totals
+        for position in reversed(range(len(tree.bags))):
+            bag = tree.bags[position]
+            kept, chosen = self._choose(position, values, amounts[:, position], generator)
+            values, amounts = values[kept], amounts[kept]
+            left = amounts[:, position] - self.steps[position][self._rows(bag.separator, values), chosen]
+            values[:, bag.variable] = chosen
+            for place in reversed(range(1, len(bag.children))):
+                kept, part = self._split(position, place, values, left, generator)
+                values, amounts, left = values[kept], amounts[kept], left[kept] - part
+                amounts[:, bag.children[place]] = part
+            if bag.children:
+                amounts[:, bag.children[0]] = left
+        return values[:, :-1]
+
+    def _choose(
+        self, position: int, values: np.ndarray, amount: np.ndarray, generator: np.random.Generator | None
+    ) -> tuple[np.ndarray | slice, np.ndarray]:
+        """A bag's variable, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
+        bag, step, joint = self.tree.bags[position], self.steps[position], self._joint[position]
+        below = joint[-1] if joint else np.ones((1, 1))
+        stride = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True)).get(bag.variable, 0)
+        further = stride * np.arange(step.shape[1])
+        rows, given = self._rows(bag.below, values), self._rows(bag.separator, values)
+
+        def weigh(chunk: slice) -> np.ndarray:
+            possible = _look_up(below, rows[chunk, None] + further, amount[chunk, None] - step[given[chunk]])
+            return self._weights[bag.variable] * possible
+
+        return _select(len(values), step.shape[1], weigh, generator)
+
+    def _split(
+        self, position: int, place: int, values: np.ndarray, amount: np.ndarray, generator: np.random.Generator | None
+    ) -> tuple[np.ndarray | slice, np.ndarray]:
+        """The bin of one child, given the bin (N,) of it and those before it together: as :func:`_select` has it."""
+        bag = self.tree.bags[position]
+        child = bag.children[place]
+        one, of_one = self._messages[child], self._rows(self.tree.bags[child].separator, values)
+        other, of_other = self._joint[position][place - 1], self._rows(bag.scopes[place - 1], values)
+        # Go through the bins of the shorter one.
+        swap = one.shape[1] > other.shape[1]
+        if swap:
+            one, of_one, other, of_other = other, of_other, one, of_one
+        least, most = (int(amount.min()), int(amount.max())) if len(amount) else (0, 0)
+        first, last = max(least - other.shape[1] + 1, 0), min(one.shape[1] - 1, most)
+        # A window of the other holds what is left for it, for all bins of this one: amount - last to amount - first.
+        padded = np.pad(other, [(0, 0), (last, max(most + 1 - other.shape[1], 0))])
+        windows = sliding_window_view(padded, last - first + 1, axis=1)
+
+        def weigh(chunk: slice) -> np.ndarray:
+            return one[of_one[chunk], first : last + 1] * windows[of_other[chunk], amount[chunk]][:, ::-1]
+
+        kept, chosen = _select(len(values), last - first + 1, weigh, generator)
+        return kept, amount[kept] - first - chosen if swap else first + chosen
+
+    def _rows(self, scope: Sequence[int], values: np.ndarray) -> np.ndarray:
+        """The row over a scope of each combination (N, n); a variable without a value yet counts as 0."""
+        return values[:, list(scope)] @ self.tree.strides(scope)
+
+
+def _turned(interval: tuple[float, float], from_top: bool) -> tuple[float, float]:
+    """An interval of costs as one of the costs' negatives, if from the top."""
+    return (-interval[1], -interval[0]) if from_top else interval
+
+
+def _signed(terms: Terms, from_top: bool) -> Terms:
+    """The tables, or their negatives if from the top."""
+    return [(variables, -table) for variables, table in terms] if from_top else terms
+
+
+def _look_up(array: np.ndarray, rows: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Entries of an array (rows, bins); 0 outside of its bins."""
+    inside = (bins >= 0) & (bins < array.shape[1])
+    return np.where(inside, array[rows, np.where(inside, bins, 0)], 0.0)
+
+
+def _select(
+    count: int, length: int, weigh: Callable[[slice], np.ndarray], generator: np.random.Generator | None
+) -> tuple[np.ndarray | slice, np.ndarray]:
+    """One choice for each of ``count`` rows by the weights (N, length) that ``weigh`` gives, or every possible one.
+
+    Returns:
+        The row of each choice, as an index, and the choices.
+    """
+    size = _CHUNK // max(length, 1) + 1
+    rows, choices = [], []
+    for start in range(0, count, size):
+        weights = weigh(slice(start, start + size))
+        if generator is None:
+            row, choice = np.nonzero(weights)
+            rows.append(start + row)
+        else:
+            cumulative = np.cumsum(weights, axis=1)
+            # Below the sum even where rounding would make it the sum: the choice has a weight in any case.
+            thresholds = np.minimum(
+                generator.random(len(weights)) * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0.0)
+            )
+            choice = (cumulative <= thresholds[:, None]).sum(axis=1)
+        choices.append(choice)
+    empty = [np.zeros(0, dtype=np.int64)]
+    return slice(None) if generator is not None else np.concatenate(rows or empty), np.concatenate(choices or empty)
+
+
+def _convolve(
+    one: np.ndarray, one_rows: np.ndarray, other: np.ndarray, other_rows: np.ndarray, most: int
+) -> np.ndarray:
+    """Convolutions of rows of two arrays (rows, bins), up to ``most`` bins; numpy adds the products up directly."""
+    result = np.empty((len(one_rows), min(one.shape[1] + other.shape[1] - 1, most)))
+    for row, (left, right) in enumerate(zip(one_rows.tolist(), other_rows.tolist(), strict=True)):
+        result[row] = np.convolve(one[left], other[right])[:most]
+    return result
+
+
+def _eliminate(below: np.ndarray, rows: np.ndarray, steps: np.ndarray, weights: np.ndarray, most: int) -> np.ndarray:
+    """The sum over a variable's values of weighted and shifted rows, up to ``most`` bins.
+
+    Args:
+        below: Distributions (R, bins).
+        rows: Which one it is for each row of the message and value (N, values).
+        steps: By how many bins it is shifted (N, values).
+        weights: Weight of each value (values,).
+        most: Most bins.
+
+    Returns:
+        (N, bins).
+    """
+    furthest = int(steps.max())
+    length = min(below.shape[1] + furthest, most)
+    padded = np.pad(below[:, :length], [(0, 0), (furthest, max(length - below.shape[1], 0))])
+    # Shifted by d to the right, a row begins d before its own beginning.
+    windows = sliding_window_view(padded, length, axis=1)
+    result = np.empty((len(rows), length))
+    size = max(_CHUNK // (length * len(weights)), 1)
+    for start in range(0, len(rows), size):
+        chunk = slice(start, start + size)
+        result[chunk] = np.einsum("x,nxb->nb", weights, windows[rows[chunk], furthest - steps[chunk]])
+    return result

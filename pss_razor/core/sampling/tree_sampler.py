@@ -1,0 +1,132 @@
+"""Conditional sampling in spaces that are too large to enumerate and no chain."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pss_razor.core.errors import ConfigError
+from pss_razor.core.sampling.bag_tree import BagTree
+from pss_razor.core.sampling.binned_sampler import BINS_A_STEP, FEW, MOST_LISTED, BinnedSampler
+from pss_razor.core.sampling.tree_distribution import TreeDistribution
+
+# Memory that the messages of one resolution, and of all, may take.
+_MOST_BYTES = 2**29
+_MOST_BYTES_IN_ALL = 3 * 2**29
+# Bins shrink in number down to this, where memory would not suffice.
+_FEWEST_BINS = 8
+# Each bin is split into so many, one number after the other, for targets that accept a smaller share of draws.
+_FINER = (4, 16, 64)
+_ENOUGH_ACCEPTED = 0.3
+# Memory that one distribution of such bins may take.
+_MOST_FINER_BYTES = 2**26
+
+
+class TreeSampler(BinnedSampler):
+    """For any sum of tables over few groups each: residual blocks, concatenations, a depth shared by its blocks.
+
+    Groups that share a table are neighbours in a graph; its tree decomposition takes the place of the chain, see
+    :class:`BagTree` and :class:`TreeDistribution` (DESIGN, section 8). The resolution, which shares a table with nearly
+    every group, is the outermost loop. Time and memory grow with the number of combinations of the largest clique of
+    groups, times the bins. Where memory would not suffice, bins are made coarser, down to an eighth: draws are as
+    exact, but more are rejected.
+
+    Few subnets are listed by going through the tree with every possible choice in place of one drawn, at finer bins if
+    need be. So :meth:`count` is exact where the bins about a target hold at most 100,000 subnets at one resolution, and
+    zero where they hold none. Else it is a lower bound: the subnets in bins that are surely inside.
+
+    Raises:
+        ConfigError: The largest clique needs too much memory; or it cannot be told whether a target is reachable:
+            more than 100,000 subnets are within rounding of its edges, and no draw hits it.
+    """
+
+    def _distribute(self) -> list[TreeDistribution]:
+        if self.space.size > 10**300:
+            raise ConfigError(
+                f"the search space has 10^{len(str(self.space.size)) - 1} subnets, more than can be counted; search "
+                "fewer groups or choices"
+            )
+        outers = range(len(self._outer_probabilities))
+        self._tree = BagTree(
+            [len(probabilities) for probabilities in self._probabilities],
+            {positions for outer in outers for positions, _ in self._terms(outer, 1.0)},
+        )
+        self._width = self.constraint.step / self._bins_a_step()
+        self._finer: dict[int, list[TreeDistribution]] = {}
+        self._made = [self._make(outer, self._width, self._needed) for outer in outers]
+        return self._made
+
+    def _make(self, outer: int, width: float, needed: tuple[float, float], from_top: bool = False) -> TreeDistribution:
+        terms = self._terms(outer, self.cost.scale)
+        return TreeDistribution(self._tree, terms, self._probabilities, width, needed, from_top)
+
+    def _bytes(self, outer: int, width: float, needed: tuple[float, float], from_top: bool = False) -> int:
+        return TreeDistribution.stored_bytes(self._tree, self._terms(outer, self.cost.scale), width, needed, from_top)
+
+    @property
+    def _needed(self) -> tuple[float, float]:
+        """Least and most cost of all targets."""
+        return self._edges(0)[0], self._edges(len(self.constraint.targets) - 1)[1]
+
+    def _bins_a_step(self) -> int:
+        """The most bins between two targets that memory suffices for."""
+        bins = BINS_A_STEP
+        while bins >= _FEWEST_BINS:
+            width = self.constraint.step / bins
+            stored = [self._bytes(outer, width, self._needed) for outer in range(len(self._outer_probabilities))]
+            if max(stored) <= _MOST_BYTES and sum(stored) <= _MOST_BYTES_IN_ALL:
+                self._bytes_left = _MOST_BYTES_IN_ALL - sum(stored)
+                return bins
+            bins //= 2
+        clique = max((bag.scope for bag in self._tree.bags[:-1]), key=self._tree.count, default=())
+        names = [self.space.names[self._widths[variable]] for variable in sorted(clique)]
+        raise ConfigError(
+            f"{self.constraint.metric}: exact draws would take {max(stored) / 2**30:.3g} GiB a resolution and "
+            f"{sum(stored) / 2**30:.3g} GiB in all, more than {_MOST_BYTES / 2**30:g} and "
+            f"{_MOST_BYTES_IN_ALL / 2**30:g}: the cost ties {names} together, {self._tree.count(clique)} "
+            "combinations; search fewer groups or choices among them, or make the step larger"
+        )
+
+    def _around(self, index: int) -> list[TreeDistribution]:
+        return self._finer.get(index, self._made)
+
+    def _count(self, index: int) -> int:
+        self._refine(index)
+        return super()._count(index)
+
+    def _refine(self, index: int) -> None:
+        """Make bins finer where most draws near a target would be rejected, or its few subnets are among many.
+
+        Near the ends of the costs the number of subnets rises steeply, like a power of the distance that the number of
+        groups is in, and what rounding may let in outweighs the rest. There only the bins between the end and the
+        target are needed, so that many more of them are affordable.
+        """
+        edges, around = self._edges(index), list(self._made)
+        scales = np.stack((self._outer_probabilities, np.ones(len(around))), axis=1)
+        for finer in _FINER:
+            # Probability and number at each resolution (resolutions, 2).
+            widest, surest, likely = (
+                np.array([d.mass(window) for d, window in zip(around, windows, strict=True)]) * scales
+                for windows in zip(*((*d.windows(*edges), d.likely(*edges)) for d in around), strict=True)
+            )
+            crowded = surest[:, 1].sum() >= FEW and likely[:, 0].sum() >= _ENOUGH_ACCEPTED * widest[:, 0].sum()
+            if crowded or widest[:, 1].sum() <= MOST_LISTED:
+                break
+            unsure = widest - surest
+            for outer in np.flatnonzero((unsure > 0.01 * widest.sum(axis=0)).any(axis=1)).tolist():
+                low, high = self._made[outer].bounds
+                args = outer, self._width / finer, edges, bool(high - edges[1] < edges[0] - low)
+                stored = self._bytes(*args)
+                if stored <= min(_MOST_FINER_BYTES, self._bytes_left):
+                    around[outer] = self._make(*args)
+                    self._bytes_left -= stored
+            self._finer[index] = around
+
+    def _list(self, index: int, outer: int) -> np.ndarray | None:
+        distribution = self._around(index)[outer]
+        window = distribution.windows(*self._edges(index))[0]
+        number = distribution.mass(window)[1]
+        if number > MOST_LISTED:
+            return None
+        rows = distribution.list_all(window) if number else np.zeros((0, len(self._widths)), dtype=np.int64)
+        subnets = self._subnets(rows, outer)
+        return subnets[self._belong(index, subnets)]
