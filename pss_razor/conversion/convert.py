@@ -94,6 +94,7 @@ def convert(
     expected = _logits(model, images)
     readers = _read_shapes(network, images, sizes)
     largest = readers[sizes[-1]]
+    num_outputs = _num_outputs(network, largest)
     propagation = Propagator(network, largest.shapes).run()
     runs = [run for run in find_runs(network) if len(run) > 1] if depth else []
     dimensions, extents = _width_dimensions(propagation, low, high, divisor)
@@ -116,9 +117,18 @@ def convert(
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    supernet = Supernet(network, graph, extents, blocks, partial, propagation)
+    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs)
     _check(supernet, images, expected, exact=sort is None)
     return supernet
+
+
+def _num_outputs(network: fx.GraphModule, reader: ShapeReader) -> int:
+    shape = reader.shapes["output"]
+    if shape is None or len(shape) != 2:
+        raise ConfigError(
+            f"{type(network).__name__} returns {shape or 'no tensor'}; it must return logits (N, classes)"
+        )
+    return shape[1]
 
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor | None:
@@ -353,8 +363,7 @@ def _replace_layers(network: fx.GraphModule, propagation: Propagation) -> list[P
             use.node.args = (use.node.args[0],)
         else:
             layer = network.get_submodule(str(use.node.target))
-            module = _LAYERS[use.kind](layer, inputs, outputs)
-            network.set_submodule(str(use.node.target), module)
+            module = _LAYERS[use.kind].become(layer, inputs, outputs)
         made.append(module)
     return made
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pss_razor.conversion.groups import ChannelGroup, Segment
 
@@ -65,28 +66,26 @@ class ActiveChannels:
 
 
 class PartialLayer(nn.Module):
-    """A layer with the weights of one of torch, of which a part is active.
+    """A layer of torch of which a part is active. It is made of one by :meth:`become`.
 
-    Args:
-        layer: The layer; its parameters and buffers become this one's, by the same names.
+    Attributes:
         inputs: Channels of its input.
         outputs: Channels of its output.
+        static_class: The class that the layer had.
     """
 
-    def __init__(self, layer: nn.Module, inputs: ActiveChannels, outputs: ActiveChannels) -> None:
-        super().__init__()
-        self._layer = [layer]  # in a list: no submodule, so that names stay
-        self._parameters = layer._parameters
-        self._buffers = layer._buffers
-        self._non_persistent_buffers_set = layer._non_persistent_buffers_set
-        self.inputs = inputs
-        self.outputs = outputs
-        self.train(layer.training)
+    inputs: ActiveChannels
+    outputs: ActiveChannels
+    static_class: type[nn.Module]
 
-    @property
-    def layer(self) -> Any:
-        """The layer of torch, for its settings."""
-        return self._layer[0]
+    @classmethod
+    def become(cls, layer: nn.Module, inputs: ActiveChannels, outputs: ActiveChannels) -> Any:
+        """Give a layer this class: settings, tensors and hooks stay what they are."""
+        own: Any = layer
+        own.static_class = type(layer)
+        own.inputs, own.outputs = inputs, outputs
+        own.__class__ = cls
+        return own
 
     def update(self, widths: Widths) -> None:
         """Take over the active widths of all groups."""
@@ -95,212 +94,174 @@ class PartialLayer(nn.Module):
 
     def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
         """Each tensor and axis that is made up of groups, for sorting their channels."""
-        raise NotImplementedError
+        return [(tensor, 0, self.outputs.segments) for tensor in self._per_channel() if tensor is not None]
 
     def to_static_op(self) -> nn.Module:
         """The active part as a layer of torch with tensors of its own."""
         raise NotImplementedError
 
-    def _copy(self, layer: nn.Module, parts: Mapping[str, Tensor | None]) -> nn.Module:
+    def _per_channel(self) -> list[Any]:
+        own: Any = self
+        return [own.weight, own.bias]
+
+    def _active(self) -> list[Any]:
+        """The active parts of :meth:`_per_channel`."""
+        return [None if tensor is None else self.outputs.take(tensor, 0) for tensor in self._per_channel()]
+
+    def _fill(self, layer: nn.Module, **parts: Tensor | None) -> nn.Module:
+        """Copy tensors into a new layer."""
+        source = next((tensor for tensor in [*self.parameters(), *self.buffers()]), None)
+        if source is not None:
+            layer.to(source.device, source.dtype)
         with torch.no_grad():
             for name, part in parts.items():
                 if part is not None:
                     getattr(layer, name).copy_(part)
         return layer.train(self.training)
 
-    def _like(self) -> dict[str, Any]:
-        tensor = next(iter([*self._parameters.values(), *self._buffers.values()]))
-        assert tensor is not None
-        return {"device": tensor.device, "dtype": tensor.dtype}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> PartialLayer:
-        layer = copy.deepcopy(self.layer, memo)
-        clone = type(self)(layer, copy.deepcopy(self.inputs, memo), copy.deepcopy(self.outputs, memo))
-        clone.training = self.training
-        return clone
-
-
-class PartialConv2d(PartialLayer):
+class PartialConv2d(PartialLayer, nn.Conv2d):
     """A conv: ordinary, depthwise, or grouped with whole groups active."""
 
     def _parts(self) -> tuple[Tensor, Tensor | None, int]:
-        layer = self.layer
-        weight = self.outputs.take(layer.weight, 0)
-        groups = 1
-        if layer.groups > 1:
-            groups = self.inputs.count * layer.groups // self.inputs.full
-        else:
-            weight = self.inputs.take(weight, 1)
-        return weight, None if layer.bias is None else self.outputs.take(layer.bias, 0), groups
+        weight, bias = self._active()
+        if self.groups > 1:
+            return weight, bias, self.inputs.count * self.groups // self.inputs.full
+        return self.inputs.take(weight, 1), bias, 1
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, H, W), C the active channels."""
-        layer = self.layer
         weight, bias, groups = self._parts()
-        if layer.padding_mode != "zeros":
-            x = F.pad(x, layer._reversed_padding_repeated_twice, mode=layer.padding_mode)
-            return F.conv2d(x, weight, bias, layer.stride, 0, layer.dilation, groups)
-        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, groups)
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, groups)
+        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, groups)
 
     def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
         """See :meth:`PartialLayer.axes`."""
-        layer = self.layer
-        found = [(layer.weight, 0, self.outputs.segments)]
-        if layer.groups == 1:
-            found.append((layer.weight, 1, self.inputs.segments))
-        if layer.bias is not None:
-            found.append((layer.bias, 0, self.outputs.segments))
-        return found
+        inputs = [(self.weight, 1, self.inputs.segments)] if self.groups == 1 else []
+        return [*super().axes(), *inputs]
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
-        layer = self.layer
         weight, bias, groups = self._parts()
         conv = nn.Conv2d(
-            self.inputs.count, self.outputs.count, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
-            groups, bias is not None, layer.padding_mode, **self._like(),
+            self.inputs.count, self.outputs.count, self.kernel_size, self.stride, self.padding,  # type: ignore[arg-type]
+            self.dilation, groups, bias is not None, self.padding_mode,  # type: ignore[arg-type]
         )  # fmt: skip
-        return self._copy(conv, {"weight": weight, "bias": bias})
+        return self._fill(conv, weight=weight, bias=bias)
 
 
-class PartialLinear(PartialLayer):
+class PartialLinear(PartialLayer, nn.Linear):
     """A linear layer, on the last axis."""
 
     def _parts(self) -> tuple[Tensor, Tensor | None]:
-        weight = self.inputs.take(self.outputs.take(self.layer.weight, 0), 1)
-        return weight, None if self.layer.bias is None else self.outputs.take(self.layer.bias, 0)
+        weight, bias = self._active()
+        return self.inputs.take(weight, 1), bias
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Of (…, C), C the active channels."""
-        return F.linear(x, *self._parts())
+        return F.linear(input, *self._parts())
 
     def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
         """See :meth:`PartialLayer.axes`."""
-        layer = self.layer
-        found = [(layer.weight, 0, self.outputs.segments), (layer.weight, 1, self.inputs.segments)]
-        return found if layer.bias is None else [*found, (layer.bias, 0, self.outputs.segments)]
+        return [*super().axes(), (self.weight, 1, self.inputs.segments)]
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
         weight, bias = self._parts()
-        linear = nn.Linear(self.inputs.count, self.outputs.count, bias is not None, **self._like())
-        return self._copy(linear, {"weight": weight, "bias": bias})
+        linear = nn.Linear(self.inputs.count, self.outputs.count, bias is not None)
+        return self._fill(linear, weight=weight, bias=bias)
 
 
-class PartialBatchNorm(PartialLayer):
+class PartialBatchNorm(PartialLayer, _BatchNorm):
     """Batch norm; running statistics of the active channels are updated in place."""
 
-    names = ("running_mean", "running_var", "weight", "bias")
+    def _per_channel(self) -> list[Any]:
+        return [self.running_mean, self.running_var, self.weight, self.bias]
 
-    def get_dynamic_params(self) -> tuple[Tensor | None, ...]:
+    def get_dynamic_params(self) -> tuple[Any, ...]:
         """Running mean, running variance, weight and bias of the active channels; views of a prefix, else copies."""
-        tensors = (getattr(self.layer, name) for name in self.names)
-        return tuple(None if tensor is None else self.outputs.take(tensor, 0) for tensor in tensors)
+        return tuple(self._active())
 
-    def forward(self, x: Tensor) -> Tensor:
+    def set_statistics(self, mean: Tensor, var: Tensor) -> None:
+        """Write running mean and variance of the active channels."""
+        assert self.running_mean is not None and self.running_var is not None
+        self.outputs.put(self.running_mean, mean)
+        self.outputs.put(self.running_var, var)
+
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, …), C the active channels; torch's own rules for training, momentum and statistics."""
-        layer = self.layer
-        mean, var, weight, bias = self.get_dynamic_params()
+        mean, var, weight, bias = self._active()
         factor = 0.0 if self.momentum is None else self.momentum
-        if self.training and layer.track_running_stats:
-            layer.num_batches_tracked.add_(1)
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
             if self.momentum is None:  # cumulative average
-                factor = 1.0 / float(layer.num_batches_tracked)
+                factor = 1.0 / float(self.num_batches_tracked)
         use_batch = self.training or mean is None
-        if use_batch and not layer.track_running_stats:
+        if use_batch and not self.track_running_stats:
             mean = var = None
-        x = F.batch_norm(x, mean, var, weight, bias, use_batch, factor, layer.eps)
-        if self.training and mean is not None and var is not None and len(self.outputs.ranges) > 1:
-            self.outputs.put(layer.running_mean, mean)
-            self.outputs.put(layer.running_var, var)
-        return x
+        output = F.batch_norm(input, mean, var, weight, bias, use_batch, factor, self.eps)
+        if self.training and mean is not None and len(self.outputs.ranges) > 1:
+            self.set_statistics(mean, var)
+        return output
 
-    @property
-    def momentum(self) -> float | None:
-        """As torch's; BN calibration sets it."""
-        return self.layer.momentum
-
-    @momentum.setter
-    def momentum(self, momentum: float | None) -> None:
-        self.layer.momentum = momentum
-
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
-        """See :meth:`PartialLayer.axes`."""
-        tensors = (getattr(self.layer, name) for name in self.names)
-        return [(tensor, 0, self.outputs.segments) for tensor in tensors if tensor is not None]
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Of all numbers of axes."""
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
-        layer = self.layer
-        norm = type(layer)(
-            self.outputs.count, layer.eps, layer.momentum, layer.affine, layer.track_running_stats, **self._like()
+        mean, var, weight, bias = self._active()
+        make: Any = self.static_class
+        norm = make(self.outputs.count, self.eps, self.momentum, self.affine, self.track_running_stats)
+        tracked = self.num_batches_tracked if self.track_running_stats else None
+        return self._fill(
+            norm, running_mean=mean, running_var=var, weight=weight, bias=bias, num_batches_tracked=tracked
         )
-        if layer.track_running_stats:
-            norm.num_batches_tracked.copy_(layer.num_batches_tracked)
-        return self._copy(norm, dict(zip(self.names, self.get_dynamic_params(), strict=True)))
 
 
-class PartialLayerNorm(PartialLayer):
-    """Layer norm over the channels, the last axis; ``channels_first`` has them at the second (ConvNeXt)."""
+class PartialLayerNorm(PartialLayer, nn.LayerNorm):
+    """Layer norm over the channels, the last axis."""
 
-    channels_first = False
-
-    def _parts(self) -> tuple[Tensor | None, Tensor | None]:
-        layer = self.layer
-        return tuple(None if t is None else self.outputs.take(t, 0) for t in (layer.weight, layer.bias))  # type: ignore[return-value]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (…, C) or, channels first, (N, C, H, W)."""
-        if self.channels_first:
-            x = x.permute(0, 2, 3, 1)
-        x = F.layer_norm(x, (self.outputs.count,), *self._parts(), self.layer.eps)
-        return x.permute(0, 3, 1, 2) if self.channels_first else x
-
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
-        """See :meth:`PartialLayer.axes`."""
-        tensors = (self.layer.weight, self.layer.bias)
-        return [(tensor, 0, self.outputs.segments) for tensor in tensors if tensor is not None]
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (…, C), C the active channels."""
+        weight, bias = self._active()
+        return F.layer_norm(input, (self.outputs.count,), weight, bias, self.eps)
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
-        layer = self.layer
-        weight, bias = self._parts()
-        like = {} if weight is None else {"device": weight.device, "dtype": weight.dtype}
-        norm = type(layer)(
-            self.outputs.count, eps=layer.eps, elementwise_affine=weight is not None, bias=bias is not None, **like
-        )
-        return self._copy(norm, {"weight": weight, "bias": bias})
+        weight, bias = self._active()
+        make: Any = self.static_class
+        norm = make(self.outputs.count, eps=self.eps, elementwise_affine=weight is not None, bias=bias is not None)
+        return self._fill(norm, weight=weight, bias=bias)
 
 
 class PartialChannelsFirstNorm(PartialLayerNorm):
-    """Layer norm over the second axis."""
+    """Layer norm over the second axis (ConvNeXt)."""
 
-    channels_first = True
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (N, C, H, W), C the active channels."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-class PartialGroupNorm(PartialLayer):
+class PartialGroupNorm(PartialLayer, nn.GroupNorm):
     """Group norm with whole groups of channels active."""
 
-    def _parts(self) -> tuple[int, Tensor | None, Tensor | None]:
-        layer = self.layer
-        groups = self.outputs.count * layer.num_groups // self.outputs.full
-        weight, bias = (None if t is None else self.outputs.take(t, 0) for t in (layer.weight, layer.bias))
-        return groups, weight, bias
+    @property
+    def active_groups(self) -> int:
+        """Groups that are active."""
+        return self.outputs.count * self.num_groups // self.outputs.full
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, …), C the active channels."""
-        return F.group_norm(x, *self._parts(), self.layer.eps)
-
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
-        """See :meth:`PartialLayer.axes`."""
-        tensors = (self.layer.weight, self.layer.bias)
-        return [(tensor, 0, self.outputs.segments) for tensor in tensors if tensor is not None]
+        weight, bias = self._active()
+        return F.group_norm(input, self.active_groups, weight, bias, self.eps)
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
-        groups, weight, bias = self._parts()
-        norm = nn.GroupNorm(groups, self.outputs.count, self.layer.eps, weight is not None, **self._like())
-        return self._copy(norm, {"weight": weight, "bias": bias})
+        weight, bias = self._active()
+        norm = nn.GroupNorm(self.active_groups, self.outputs.count, self.eps, weight is not None)
+        return self._fill(norm, weight=weight, bias=bias)
 
 
 class PartialParameter(nn.Module):
@@ -396,7 +357,10 @@ class StaticSplit(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """The parts."""
-        return torch.split(x, self.sizes, self.axis)
+        ends = list(itertools.accumulate(self.sizes))
+        whole = (slice(None),) * self.axis
+        cuts = [(*whole, slice(end - size, end)) for size, end in zip(self.sizes, ends, strict=True)]
+        return tuple(x[cut] for cut in cuts)
 
 
 class ResidualBlock(nn.Module):

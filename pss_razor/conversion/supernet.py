@@ -25,6 +25,7 @@ class Supernet(nn.Module):
     """A supernet that :func:`convert` has made of a network.
 
     Attributes:
+        num_outputs: Classes.
         space: The search space.
         costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
             subnet.
@@ -39,8 +40,10 @@ class Supernet(nn.Module):
         blocks: Sequence[Sequence[ResidualBlock]],
         partial: Sequence[PartialLayer],
         propagation: Propagation,
+        num_outputs: int,
     ) -> None:
         super().__init__()
+        self.num_outputs = num_outputs
         self.network = network
         self.graph = graph
         self.space = graph.space

@@ -82,7 +82,7 @@ class ShapeReader(fx.Interpreter):
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
-        meta = copy.deepcopy(network).to("meta")
+        meta = copy.deepcopy(network).to("meta").eval()  # batch norm of one image
         super().__init__(meta, garbage_collect_values=True)
         self.shapes: dict[str, tuple[int, ...] | None] = {}
         self.macs: dict[str, int] = {}

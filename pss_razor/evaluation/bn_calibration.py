@@ -60,7 +60,11 @@ def get_bn_statistics(model: nn.Module) -> BNStatistics:
 
 def set_bn_statistics(model: nn.Module, statistics: BNStatistics) -> None:
     """Put back what :func:`get_bn_statistics` returned for the subnet that is active now."""
-    for views, values in zip(_active_statistics(model), statistics, strict=True):
+    norms: list[Any] = _tracking_norms(model)
+    for norm, views, values in zip(norms, _active_statistics(model), statistics, strict=True):
+        if hasattr(norm, "set_statistics"):  # its active channels are not always one view
+            norm.set_statistics(*values)
+            continue
         for view, value in zip(views, values, strict=True):
             view.copy_(value)
 

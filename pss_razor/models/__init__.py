@@ -3,10 +3,16 @@
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.models.activations import LeanReLU6
 from pss_razor.models.algorithms import PSS, Cream, CreamStep
-from pss_razor.models.backbones import CreamMobileNet, SlimmableMobileNetV1, SlimmableMobileNetV2, SlimmableResNet
+from pss_razor.models.backbones import (
+    ConvertedNetwork,
+    CreamMobileNet,
+    SlimmableMobileNetV1,
+    SlimmableMobileNetV2,
+    SlimmableResNet,
+)
 from pss_razor.models.backbones.connect import OutputWidthMixin, connect, searched_width
 from pss_razor.models.build_supernet import build_supernet
-from pss_razor.models.classifiers import SlimmableImageClassifier
+from pss_razor.models.classifiers import ConvertedImageClassifier, SlimmableImageClassifier
 from pss_razor.models.data_preprocessors import NonBlockingClsDataPreprocessor
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
@@ -18,6 +24,8 @@ from pss_razor.models.wrappers import PortableDistributedDataParallel, PSSDistri
 
 __all__ = [
     "PSS",
+    "ConvertedImageClassifier",
+    "ConvertedNetwork",
     "Cream",
     "CreamMobileNet",
     "CreamStep",

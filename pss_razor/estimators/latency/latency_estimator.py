@@ -47,6 +47,10 @@ class LatencyEstimator(GraphEstimator):
         Raises:
             ConfigError: The table lacks blocks of this search space.
         """
+        if not graph.blocks:
+            raise ConfigError(
+                "latency tables are of blocks, which a converted network has not; set constraints on flops or params"
+            )
         try:
             return latency_cost(self.table, graph)
         except ConfigError as error:

@@ -72,6 +72,7 @@ class SubnetMutator(NasMutator):
             for mutable in mutables
             for setter in [type(mutable).current_choice.fset]
         ]
+        self._followers: list[Any] = [module for module in supernet.modules() if hasattr(module, "on_activate")]
         self._active: Subnet | None = None
         self.activate(self.space.largest)
 
@@ -109,6 +110,8 @@ class SubnetMutator(NasMutator):
             self.space.encode([subnet])  # says what is wrong
         for name, _, mutable, set_choice in self._switches:
             set_choice(mutable, subnet[name])
+        for module in self._followers:
+            module.on_activate(subnet)
         self._active = subnet
 
     @contextlib.contextmanager
@@ -145,6 +148,8 @@ class SubnetMutator(NasMutator):
 
 def _dimension(name: str, mutable: Any, is_resolution: bool) -> Dimension:
     """The dimension of one mutable; a mutable without ``probabilities`` is uniform over its choices."""
+    if isinstance(own := getattr(mutable, "dimension", None), Dimension):
+        return own
     if hasattr(mutable, "candidate_choices"):
         return Dimension(name, "channels", tuple(mutable.candidate_choices), getattr(mutable, "probabilities", None))
     kind = "resolution" if is_resolution else "op" if mutable.mutable_prefix == "module" else "value"

@@ -1,0 +1,74 @@
+"""An image classifier that any network becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pss_razor.core import ConfigError, SearchSpace
+from pss_razor.core.cost_graph import CostGraph
+from pss_razor.models.classifiers.slimmable_image_classifier import SlimmableImageClassifier
+from pss_razor.registry import MODELS
+
+
+@MODELS.register_module()
+class ConvertedImageClassifier(SlimmableImageClassifier):
+    """A network of torchvision, timm or one's own whose widths, depths and resolution are searched.
+
+    It starts as the network, weights and all; the largest subnet is the network. What is searched is said by
+    ``classifier.backbone.supernet.summary()``, and in the log of a training.
+
+    Args:
+        network: See :class:`ConvertedNetwork`.
+        resolutions: Input resolutions in pixels to choose from; None: the resolution is not searched.
+        input_size: Side of the images in pixels, where the resolution is not searched.
+        num_classes: Classes, if not those of the network.
+        width_range: Smallest and largest share of a layer's channels.
+        divisor: Widths are multiples of it.
+        depth: Whether residual blocks may be skipped.
+        sort: Order of the channels: ``"l1"``, ``"bn"`` or None.
+        head: Loss and top-k; config of an ``mmcls.ClsHead``.
+        **kwargs: Of ``SearchableImageClassifier``: ``init_cfg``, …
+
+    Example:
+        ``architecture=dict(type='ConvertedImageClassifier', network=dict(type='torchvision.resnet18',
+        weights='IMAGENET1K_V1'), resolutions=[128, 160, 192, 224], sort='l1')``
+    """
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        resolutions: list[int] | None = None,
+        input_size: int | None = None,
+        num_classes: int | None = None,
+        width_range: tuple[float, float] = (0.5, 1.0),
+        divisor: int = 8,
+        depth: bool = True,
+        sort: str | None = None,
+        head: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        image_size = max(resolutions) if resolutions else input_size
+        if image_size is None:
+            raise ConfigError("ConvertedImageClassifier: give resolutions, or input_size where they are not searched")
+        backbone = dict(
+            type="mmrazor.ConvertedNetwork",
+            network=dict(network),
+            image_size=image_size,
+            num_classes=num_classes,
+            resolutions=resolutions,
+            width_range=tuple(width_range),
+            divisor=divisor,
+            depth=depth,
+            sort=sort,
+        )
+        loss = dict(type="mmcls.CrossEntropyLoss")
+        own_head = dict(type="mmcls.ClsHead", loss=loss) | dict(head or {})
+        super().__init__(resolutions=resolutions, backbone=backbone, neck=None, head=own_head, **kwargs)
+        supernet = self.backbone.supernet
+        # What the data are checked against.
+        self.head.num_classes = supernet.num_outputs
+
+    def cost_graph(self, space: SearchSpace) -> CostGraph:
+        """The layers of the network over a search space."""
+        return CostGraph(space, self.backbone.supernet.graph.layers, ())

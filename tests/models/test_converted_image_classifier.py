@@ -1,0 +1,199 @@
+"""A network of torchvision's through training, evaluation, export and resume."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from pss_razor.core import ConfigError
+from pss_razor.deploy import load_subnet, read_manifest
+from pss_razor.deploy.bundle import load_bundle
+from pss_razor.engine.launch import load_config
+from pss_razor.evaluation.bn_calibration import calibrate_bn, get_bn_statistics, set_bn_statistics
+from pss_razor.export.exporter import export_subnets
+from pss_razor.models import SlimmableMobileNetV2
+from pss_razor.models.backbones.converted_network import build_network
+from pss_razor.registry import MODELS
+
+TINY = Path(__file__).resolve().parents[1] / "tiny" / "tiny_converted.py"
+CLASSIFIER = dict(type="ConvertedImageClassifier", network=dict(type="torchvision.resnet18", num_classes=7))
+
+
+def build(**options):
+    torch.manual_seed(0)
+    return MODELS.build({**CLASSIFIER, **options})
+
+
+@pytest.fixture(scope="module")
+def algorithm():
+    torch.manual_seed(0)
+    config = load_config(str(TINY), None, "none", None)
+    return MODELS.build(config.model)
+
+
+class TestClassifier:
+    def test_the_largest_subnet_is_the_network(self, algorithm):
+        torch.manual_seed(0)
+        network = torchvision.models.mobilenet_v3_small(width_mult=0.25, num_classes=10).eval()
+        images = torch.randn(2, 3, 32, 32)
+        algorithm.eval()
+        with torch.no_grad():
+            expected, logits = network(images), algorithm(images)
+        assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()  # its channels are sorted
+
+    def test_dimensions_are_those_of_the_conversion(self, algorithm):
+        supernet = algorithm.architecture.backbone.supernet
+        own = {d.name: d for d in algorithm.space.dimensions}
+        assert own.keys() == {d.name for d in supernet.space.dimensions}
+        for dimension in supernet.space.dimensions:
+            assert own[dimension.name].values == dimension.values and own[dimension.name].kind == dimension.kind
+
+    def test_costs(self, algorithm):
+        """By the mutator's space, in the order of its own."""
+        supernet = algorithm.architecture.backbone.supernet
+        generator = np.random.default_rng(0)
+        subnets = [algorithm.space.decode(generator.integers(algorithm.space.shape)) for _ in range(20)]
+        for metric in ("flops", "params"):
+            expected = supernet.costs[metric](supernet.space.encode(subnets))
+            np.testing.assert_allclose(algorithm.costs[metric](algorithm.space.encode(subnets)), expected, rtol=1e-12)
+
+    def test_the_mutator_switches_the_network(self, algorithm):
+        supernet = algorithm.architecture.backbone.supernet
+        images = torch.randn(2, 3, 32, 32)
+        algorithm.eval()
+        with algorithm.mutator.active(algorithm.space.smallest), torch.no_grad():
+            logits = algorithm(images)
+            with supernet.active(supernet.space.smallest):
+                assert torch.equal(supernet(images), logits)
+
+    def test_other_classes(self):
+        classifier = build(network=dict(type="torchvision.resnet18"), num_classes=3, input_size=64)
+        assert classifier.head.num_classes == 3
+        assert classifier(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+        squeeze = build(network=dict(type="torchvision.squeezenet1_1"), num_classes=4, input_size=64)
+        assert squeeze(torch.zeros(2, 3, 64, 64)).shape == (2, 4)
+
+    def test_the_conversion_is_told(self):
+        classifier = build(resolutions=[32, 64], width_range=(0.75, 1.0), depth=False)
+        summary = classifier.backbone.supernet.summary()
+        assert "layer4.1.conv1 (channels)" in summary and "depth0" not in summary
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (dict(network=dict(type="torchvision.resnet81"), input_size=32), "'torchvision.resnet81' is not found"),
+            (
+                dict(network=dict(type="nowhere.build"), input_size=32),
+                "torchvision.NAME, timm.NAME or package.function",
+            ),
+            (dict(network=dict(type="torchvision.resnet18", layers=3), input_size=32), "cannot be built with"),
+            (dict(), "give resolutions, or input_size"),
+            (dict(input_size=32, width_range=(0.0, 1.0)), "width_range"),
+        ],
+    )
+    def test_bad_configs(self, options, message):
+        with pytest.raises(ConfigError, match=message):
+            build(**options)
+
+    def test_a_function_of_ones_own(self):
+        config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)
+        assert build_network(config).fc.out_features == 2
+
+
+def test_mobilenet_v2_costs_what_the_hand_written_one_does(build_algorithm):
+    """torchvision's, converted, with the same widths and resolution."""
+    hand = build_algorithm("pss_mbv2_flops")
+    classifier = build(
+        network=dict(type="torchvision.mobilenet_v2"), resolutions=[128, 224], width_range=(0.5, 1.0), depth=False
+    )
+    supernet = classifier.backbone.supernet
+    backbone = hand.architecture.backbone
+    assert isinstance(backbone, SlimmableMobileNetV2)
+    subnet = dict(hand.space.decode(np.array(hand.space.shape) // 2), resolution=128)
+    # Names here: the first conv that makes the width. Blocks are features.1 to features.17, by stage.
+    stages = {"stage1": [1], "stage2": [2, 3], "stage3": [4, 5, 6], "stage4": [7, 8, 9, 10], "stage5": [11, 12, 13],
+              "stage6": [14, 15, 16], "stage7": [17]}  # fmt: skip
+    own = dict(supernet.space.largest, resolution=128)
+    width = subnet["stem"]
+    own["features.0.0"] = width
+    for stage, blocks in stages.items():
+        for index, block in enumerate(blocks):
+            expansion = f"features.{block}.conv.0.0"
+            if block > 1:
+                own[expansion] = 6 * width
+            projection = f"features.{block}.conv.{2 if block > 1 else 1}"
+            if index == 0 and projection in own:
+                own[projection] = subnet[stage]
+            width = subnet[stage]
+    assert set(own) == set(supernet.space.names)
+    widths = {d.name: d.values for d in supernet.space.dimensions}
+    if all(value in widths[name] for name, value in own.items()):
+        expected = hand.costs["flops"](hand.space.encode([subnet]))
+        np.testing.assert_allclose(supernet.costs["flops"](supernet.space.encode([own])), expected, rtol=1e-12)
+    else:
+        pytest.fail(f"widths of the hand-written space are missing: {own}")
+
+
+class TestStatistics:
+    def test_of_concatenations_go_back(self):
+        """The active channels of a norm after a concatenation are no single view."""
+        classifier = build(network=dict(type="torchvision.densenet121", num_classes=3), input_size=32, depth=False)
+        supernet = classifier.backbone.supernet
+        classifier.backbone.on_activate(supernet.space.smallest)
+        images = torch.randn(4, 3, 32, 32)
+        calibrate_bn(classifier, [images], classifier)
+        found = get_bn_statistics(classifier)
+        assert any(len(m.outputs.ranges) > 1 for m in classifier.modules() if hasattr(m, "set_statistics"))
+        classifier.eval()
+        with torch.no_grad():
+            expected = classifier(images)
+            set_bn_statistics(classifier, [(torch.zeros_like(mean), torch.ones_like(var)) for mean, var in found])
+            assert not torch.equal(classifier(images), expected)
+            set_bn_statistics(classifier, found)
+            assert torch.equal(classifier(images), expected)
+
+
+@pytest.fixture(scope="module")
+def work_dir(make_runner, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("converted")
+    make_runner(folder, {}, TINY).train()
+    return folder
+
+
+@pytest.mark.slow
+class TestTraining:
+    def test_resumed_equals_never_stopped(self, make_runner, work_dir, tmp_path, assert_same_training):
+        start = {"load_from": str(work_dir / "epoch_1.pth"), "resume": True}
+        make_runner(tmp_path, start, TINY).train()
+        assert_same_training(work_dir / "epoch_2.pth", tmp_path / "epoch_2.pth")
+
+    def test_tests_and_exports(self, make_runner, work_dir, tmp_path):
+        runner = make_runner(tmp_path, {"load_from": str(work_dir / "epoch_2.pth")}, TINY)
+        metrics = runner.test()
+        assert 0 <= metrics["largest/accuracy/top1"] <= 100
+        evaluator = runner.test_loop.build_evaluator_of_pools()
+        chosen = [own for own in runner.test_loop.results if own.rank == 0]
+        assert len(chosen) >= 4
+        out = tmp_path / "out"
+        export_subnets(evaluator, chosen[:3], runner.test_dataloader, out, ["torch", "bundle"])
+        entries = read_manifest(out)["subnets"]
+        bundled = load_bundle(out / "bundle.safetensors").subnets
+        images = torch.randn(2, 3, 32, 32)
+        for own, entry, subnet in zip(chosen[:3], entries, bundled, strict=True):
+            assert evaluator.algorithm.space.from_record(entry) == own.subnet
+            assert entry["parity_error"] <= 1e-5
+            net = load_subnet(out / own.name)
+            assert (net(images) - subnet.net(images)).abs().max() <= 1e-5
+
+    def test_averaged_weights_have_widths_of_their_own(self, algorithm):
+        """EMA copies the algorithm; the copy's mutator switches the copy."""
+        twin = copy.deepcopy(algorithm)
+        twin.mutator.activate(twin.space.smallest)
+        assert (
+            twin.architecture.backbone.supernet.active_subnet != algorithm.architecture.backbone.supernet.active_subnet
+        )
