@@ -90,8 +90,8 @@ def convert(
             f"{sizes[-1]}"
         )
     model = copy.deepcopy(model)
-    network = trace(model)
     expected = _logits(model, images)
+    network = trace(model)
     readers = _read_shapes(network, images, sizes)
     largest = readers[sizes[-1]]
     num_outputs = _num_outputs(network, largest)

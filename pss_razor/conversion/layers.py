@@ -117,6 +117,8 @@ class PartialLayer(nn.Module):
             for name, part in parts.items():
                 if part is not None:
                     getattr(layer, name).copy_(part)
+        for name, child in self.named_children():  # timm's norms have their activation inside
+            layer.add_module(name, child)
         return layer.train(self.training)
 
 
@@ -220,8 +222,18 @@ class PartialBatchNorm(PartialLayer, _BatchNorm):
         )
 
 
+class ChannelsFirstNorm(nn.LayerNorm):
+    """Layer norm over the second axis of (N, C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise."""
+        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
 class PartialLayerNorm(PartialLayer, nn.LayerNorm):
     """Layer norm over the channels, the last axis."""
+
+    static_norm: type[nn.LayerNorm] = nn.LayerNorm
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (…, C), C the active channels."""
@@ -231,13 +243,16 @@ class PartialLayerNorm(PartialLayer, nn.LayerNorm):
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
         weight, bias = self._active()
-        make: Any = self.static_class
-        norm = make(self.outputs.count, eps=self.eps, elementwise_affine=weight is not None, bias=bias is not None)
+        norm = self.static_norm(
+            self.outputs.count, eps=self.eps, elementwise_affine=weight is not None, bias=bias is not None
+        )
         return self._fill(norm, weight=weight, bias=bias)
 
 
 class PartialChannelsFirstNorm(PartialLayerNorm):
     """Layer norm over the second axis (ConvNeXt)."""
+
+    static_norm = ChannelsFirstNorm
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, H, W), C the active channels."""

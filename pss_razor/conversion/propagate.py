@@ -141,7 +141,11 @@ class Propagator:
             return self._linear(node, module, layout)
         if isinstance(module, _BatchNorm) and type(module).__module__.startswith("torch.nn"):
             return self._norm(node, "batch_norm", layout, 1)
-        if type(module) is nn.LayerNorm and len(module.normalized_shape) == 1:
+        if (
+            type(module).__name__ == "LayerNorm"
+            and isinstance(module, nn.LayerNorm)
+            and len(module.normalized_shape) == 1
+        ):
             return self._norm(node, "layer_norm", layout, self._ndim(node) - 1)
         if type(module).__name__ == "LayerNorm2d" and isinstance(module, nn.LayerNorm):
             return self._norm(node, "layer_norm_first", layout, 1)
@@ -176,6 +180,8 @@ class Propagator:
             return self._axes(node, function.__name__)
         if function is operator.getitem:
             return self._getitem(node)
+        if function is F.pad:
+            return self._pad(node)
         if function is getattr:
             return None
         return self._opaque(node)
@@ -413,6 +419,17 @@ class Propagator:
         self.result.uses.append(Use(node, "split", everything, everything, axis, tuple(parts)))
         return tuple(Layout(axis, part) for part in parts)
 
+    def _pad(self, node: Node) -> Layout | None:
+        """Axes besides the channels, from the last on, two numbers each."""
+        layout = self._layout(node.args[0])
+        if layout is None:
+            return None
+        pads = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
+        first = 2 * (self._ndim(node) - 1 - layout.axis)
+        if isinstance(pads, fx.Node) or any(not isinstance(pad, int) or pad for pad in pads[first : first + 2]):
+            return self._opaque(node, "it adds channels")
+        return layout
+
     def _getitem(self, node: Node) -> Any:
         owner, index = node.args
         layout = self.result.layouts.get(owner) if isinstance(owner, fx.Node) else None
@@ -423,7 +440,7 @@ class Propagator:
         indices = index if isinstance(index, tuple) else (index,)
         if any(i is None or i is Ellipsis or not isinstance(i, int | slice) for i in indices):
             return self._opaque(node)
-        if len(indices) > layout.axis and indices[layout.axis] != slice(None):
+        if len(indices) > layout.axis and not _takes_all(indices[layout.axis], layout.size):
             return self._opaque(node, "it picks channels by number")
         return Layout(layout.axis - sum(isinstance(i, int) for i in indices[: layout.axis]), layout.segments)
 
@@ -482,3 +499,10 @@ class Propagator:
             return f"{target} ({type(self.modules[str(target)]).__name__})"
         name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
         return f"{node.name} ({name})"
+
+
+def _takes_all(index: Any, size: int) -> bool:
+    """Whether an index leaves an axis of so many positions, and one of fewer, as it is."""
+    if not isinstance(index, slice) or index.start not in (None, 0) or index.step not in (None, 1):
+        return False
+    return index.stop is None or (isinstance(index.stop, int) and index.stop >= size)

@@ -29,6 +29,7 @@ class Supernet(nn.Module):
         space: The search space.
         costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
             subnet.
+        reasons: Why groups of channels are not searched -> the layers that make them.
         active_subnet: The subnet that :meth:`forward` runs.
     """
 
@@ -51,7 +52,7 @@ class Supernet(nn.Module):
         self._groups = {root: (extent.dimension, int(extent.values[-1])) for root, extent in extents.items()}
         self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
         self._partial = list(partial)
-        self._reasons = _reasons(propagation)
+        self.reasons = _reasons(propagation)
         self.activate(self.space.largest)
 
     def activate(self, subnet: Mapping[str, Any]) -> None:
@@ -111,7 +112,7 @@ class Supernet(nn.Module):
             lines.append(f"{unit}: smallest {low:.5g}, median {median:.5g}, largest {high:.5g}")
         lines.append(f"searched: {self.searched_share:.1%} of the FLOPs")
         lines += [f"not searched: {reason} ({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"
-                  for reason, names in self._reasons.items()]  # fmt: skip
+                  for reason, names in self.reasons.items()]  # fmt: skip
         return "\n".join(lines)
 
     @property

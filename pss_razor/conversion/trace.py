@@ -13,7 +13,7 @@ from pss_razor.core import ConfigError
 
 # Modules of other packages that do their work as one: regularisers, which depend on the mode, and norms with
 # another order of axes.
-_LEAVES = {"StochasticDepth", "DropPath", "DropBlock2d", "LayerNorm2d", "LayerScale", "FrozenBatchNorm2d"}
+_LEAVES = {"StochasticDepth", "DropPath", "DropBlock2d", "LayerNorm2d", "LayerNorm", "BatchNormAct2d"}
 
 
 class _Tracer(fx.Tracer):
@@ -38,6 +38,7 @@ def trace(model: nn.Module) -> fx.GraphModule:
         for module, mode in training.items():
             module.training = mode
     _restore_dropout(model, graph)
+    _unfold_norms(model, graph)
     network = fx.GraphModule(model, graph, type(model).__name__)
     _remove_assertions(network)
     return network
@@ -61,6 +62,23 @@ def _remove_assertions(network: fx.GraphModule) -> None:
             network.graph.erase_node(node)
     network.graph.eliminate_dead_code()
     network.recompile()
+
+
+def _unfold_norms(model: nn.Module, graph: fx.Graph) -> None:
+    """timm's batch norm with dropout and activation inside: one after the other."""
+    for node in list(graph.nodes):
+        if node.op != "call_module":
+            continue
+        norm: Any = model.get_submodule(str(node.target))
+        if type(norm).__name__ != "BatchNormAct2d" or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        norm.__class__ = nn.BatchNorm2d
+        last = node
+        for name in ("drop", "act"):
+            with graph.inserting_after(last):
+                inner = graph.call_module(f"{node.target}.{name}", (last,))
+            last.replace_all_uses_with(inner, lambda user, inner=inner: user is not inner)
+            last = inner
 
 
 def _restore_dropout(model: nn.Module, graph: fx.Graph) -> None:

@@ -1,0 +1,152 @@
+"""What becomes of torchvision's and timm's networks when they are converted: ``python benchmarks/conversion.py``.
+
+Every network is converted with ``width_range=(0.5, 1)``; of some subnets, FLOPs and parameters are compared with
+``torch.utils.flop_counter`` and a count of the static network's, and logits of the static network with the supernet's.
+Needs several GB for the largest networks, which are left out with ``--skip-larger M`` (million parameters).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pss_razor.conversion import Supernet, convert
+from pss_razor.core import ConfigError
+from pss_razor.core.cost_graph import CostGraph
+
+# A small model of each of these families of timm, chosen by name.
+TIMM = (
+    "beit_base_patch16_224", "botnet26t_256", "cait_xxs24_224", "coat_tiny", "coatnet_nano_rw_224", "convit_tiny",
+    "convmixer_768_32", "convnext_atto", "convnextv2_atto", "crossvit_tiny_240", "cspresnet50", "davit_tiny",
+    "deit_tiny_patch16_224", "densenet121", "dla34", "dpn48b", "edgenext_xx_small", "efficientformer_l1",
+    "efficientformerv2_s0", "efficientnet_b0", "efficientvit_b0", "eva02_tiny_patch14_224", "fastvit_t8", "fbnetc_100",
+    "focalnet_tiny_srf", "gcresnet33ts", "gernet_s", "ghostnet_100", "hardcorenas_a", "hgnetv2_b0", "hrnet_w18_small",
+    "inception_next_tiny", "inception_v4", "lcnet_050", "levit_128s", "maxvit_pico_rw_256", "mixer_s32_224",
+    "mixnet_s", "mnasnet_100", "mobilenetv2_100", "mobilenetv3_small_100", "mobileone_s0", "mobilevit_xxs", "nest_tiny",
+    "nf_regnet_b0", "pit_ti_224", "poolformer_s12", "pvt_v2_b0", "regnetx_002", "repvgg_a0", "res2net50_14w_8s",
+    "resmlp_12_224", "resnest14d", "resnet18", "rexnet_100", "selecsls42b", "seresnet50", "spnasnet_100",
+    "swin_tiny_patch4_window7_224", "tinynet_a",
+)  # fmt: skip
+_BAR = 0.6
+
+
+def networks(source: str, skip_larger: float) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
+    """Name, builder and image size."""
+    if source == "torchvision":
+        import torchvision
+
+        for name in torchvision.models.list_models(module=torchvision.models):
+            builder = torchvision.models.get_model_builder(name)
+            if torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] / 1e6 <= skip_larger:
+                yield name, (lambda build=builder: build(weights=None)), 299 if name == "inception_v3" else 224
+    else:
+        import timm
+
+        for name in TIMM:
+            if not timm.is_model(name):
+                yield name, _unknown(name), 224
+                continue
+            size = timm.get_pretrained_cfg(name).input_size[-1]
+            yield name, (lambda own=name: timm.create_model(own, pretrained=False)), size
+
+
+def _unknown(name: str) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        raise ConfigError(f"timm has no {name}")
+
+    return build
+
+
+def examine(build: Callable[[], nn.Module], size: int, subnets: int) -> dict[str, Any]:
+    """Convert a network and compare; what is found."""
+    torch.manual_seed(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = build().eval()
+        images = torch.randn(2, 3, size, size)
+        start = time.perf_counter()
+        supernet = convert(model, images)
+    except ConfigError as error:
+        return {"error": str(error)}
+    found: dict[str, Any] = {"seconds": time.perf_counter() - start}
+    space = supernet.space
+    low, high = supernet.costs["flops"](space.encode([space.smallest, space.largest]))
+    found |= {"dimensions": len(space), "smallest": low / high, "searched": supernet.searched_share}
+    generator = np.random.default_rng(0)
+    rows = generator.integers(np.array(space.shape), size=(subnets, len(space)))
+    found["cost_error"], found["logit_error"] = compare(supernet, rows, images)
+    found["not_searched"] = {reason: names for reason, names in supernet.reasons.items() if "images" not in reason}
+    return found
+
+
+def compare(supernet: Supernet, rows: np.ndarray, images: torch.Tensor) -> tuple[float, float]:
+    """Largest relative error of FLOPs and parameters; of logits, of the largest, for three of the subnets."""
+    supernet.eval()
+    space = supernet.space
+    pools = CostGraph(space, tuple(layer for layer in supernet.graph.layers if layer.kind == "pool"), ()).flops
+    cost_error = logit_error = 0.0
+    for number, row in enumerate(rows):
+        subnet = space.decode(row)
+        static = supernet.static(subnet).eval()
+        if number < 3:
+            with supernet.active(subnet), torch.no_grad():
+                expected, logits = supernet(images), static(images)
+            logit_error = max(logit_error, float((logits - expected).abs().max() / expected.abs().max()))
+        params = sum(p.numel() for p in static.parameters()) * 1e-6
+        meta = copy.deepcopy(static).to("meta")
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            meta(torch.empty(1, *images.shape[1:], device="meta"))
+        macs = counter.get_total_flops() // 2 * 1e-6
+        own = supernet.costs["flops"](row[None])[0] - pools(row[None])[0]
+        cost_error = max(cost_error, abs(own / macs - 1), abs(supernet.costs["params"](row[None])[0] / params - 1))
+    return cost_error, logit_error
+
+
+def main() -> None:
+    """Convert all, print a line each and the shares."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--source", choices=["torchvision", "timm"], default="torchvision")
+    parser.add_argument("--skip-larger", type=float, default=100.0, help="million parameters (default: 100)")
+    parser.add_argument("--subnets", type=int, default=20, help="random subnets whose costs are compared (default: 20)")
+    parser.add_argument("--out", type=Path, help="all that is found, .json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    results: dict[str, dict[str, Any]] = {}
+    for name, build, size in networks(args.source, args.skip_larger):
+        found = results[name] = examine(build, size, args.subnets)
+        if "error" in found:
+            print(f"{name}: {found['error'][:160]}", flush=True)
+        else:
+            print(
+                f"{name}: {found['dimensions']} dimensions, smallest {found['smallest']:.2f}, searched "
+                f"{found['searched']:.0%}, {found['seconds']:.2f} s, costs {found['cost_error']:.0e}, logits "
+                f"{found['logit_error']:.0e}",
+                flush=True,
+            )
+        if args.out is not None:
+            args.out.write_text(json.dumps(results, indent=1))
+    done = [found for found in results.values() if "error" not in found]
+    good = [found for found in done if found["smallest"] <= _BAR]
+    print(f"converted_{args.source}: {len(done) / len(results):.1%} (of {len(results)})")
+    print(f"smallest_at_most_{_BAR}_{args.source}: {len(good) / len(results):.1%}")
+    seconds = [found["seconds"] for found in done]
+    print(f"conversion_seconds_{args.source}: {statistics.median(seconds):.2f} s (worst {max(seconds):.2f})")
+    print(f"worst_cost_error_{args.source}: {max(found['cost_error'] for found in done):.1e}")
+    print(f"worst_logit_error_{args.source}: {max(found['logit_error'] for found in done):.1e}")
+
+
+if __name__ == "__main__":
+    main()
