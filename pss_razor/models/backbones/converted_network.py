@@ -13,6 +13,7 @@ from pss_razor.conversion import convert
 from pss_razor.core import ConfigError, Dimension, Subnet
 from pss_razor.registry import MODELS
 
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmrazor.models.mutables import OneShotMutableValue
 
@@ -61,6 +62,7 @@ class ConvertedNetwork(BaseModule):
         self.supernet = convert(
             model, images, width_range=width_range, divisor=divisor, depth=depth, sort=sort, resolutions=resolutions
         )
+        print_log(self.supernet.summary(), logger="current")
         # The classifier around this resizes images.
         self.dimensions = [d for d in self.supernet.space.dimensions if d.kind != "resolution"]
         self.choices = nn.ModuleList(_Choice(dimension) for dimension in self.dimensions)
