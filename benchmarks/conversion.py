@@ -42,14 +42,17 @@ TIMM = (
 _BAR = 0.6
 
 
-def networks(source: str, skip_larger: float) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
+def networks(
+    source: str, skip_smaller: float, skip_larger: float
+) -> Iterator[tuple[str, Callable[[], nn.Module], int]]:
     """Name, builder and image size."""
     if source == "torchvision":
         import torchvision
 
         for name in torchvision.models.list_models(module=torchvision.models):
             builder = torchvision.models.get_model_builder(name)
-            if torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] / 1e6 <= skip_larger:
+            millions = torchvision.models.get_model_weights(name).DEFAULT.meta["num_params"] / 1e6
+            if skip_smaller < millions <= skip_larger:
                 yield name, (lambda build=builder: build(weights=None)), 299 if name == "inception_v3" else 224
     else:
         import timm
@@ -120,12 +123,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--source", choices=["torchvision", "timm"], default="torchvision")
     parser.add_argument("--skip-larger", type=float, default=100.0, help="million parameters (default: 100)")
+    parser.add_argument("--skip-smaller", type=float, default=0.0, help="million parameters (default: none)")
     parser.add_argument("--subnets", type=int, default=20, help="random subnets whose costs are compared (default: 20)")
     parser.add_argument("--out", type=Path, help="all that is found, .json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = {}
-    for name, build, size in networks(args.source, args.skip_larger):
+    for name, build, size in networks(args.source, args.skip_smaller, args.skip_larger):
         found = results[name] = examine(build, size, args.subnets)
         if "error" in found:
             print(f"{name}: {found['error'][:160]}", flush=True)

@@ -73,7 +73,7 @@ def convert(
         resolutions: Sides of the images in pixels to choose from; None does not search them.
 
     Returns:
-        The supernet; its largest subnet is active, and computes what ``model`` does.
+        The supernet, in the mode of ``model``; its largest subnet is active, and computes what ``model`` does.
 
     Raises:
         ConfigError: The network cannot be traced (names the line), or an argument cannot work.
@@ -119,7 +119,7 @@ def convert(
     network.delete_all_unused_submodules()
     supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs)
     _check(supernet, images, expected, exact=sort is None)
-    return supernet
+    return supernet.train(model.training)
 
 
 def _num_outputs(network: fx.GraphModule, reader: ShapeReader) -> int:
@@ -285,17 +285,18 @@ def _unsearched(
     """What costs something besides, node by node."""
     one = Extent(None, np.array([1]))
     layers = []
-    counted: set[str] = {str(use.node.target) for use in propagation.uses if use.node.op != "call_function"}
+    uses = [_attribute(network, str(use.node.target)) for use in propagation.uses if use.kind != "split"]
+    # By identity: a network may look at a weight's dtype besides calling its layer.
+    counted = {id(parameter) for own in uses for parameter in _parameters(own)}
     for node in network.graph.nodes:
         if node.name in searched:
             continue
         macs = np.array([readers[size].macs.get(node.name, 0) for size in sizes])
         learned = 0
-        if node.op in ("call_module", "get_attr") and str(node.target) not in counted:
-            counted.add(str(node.target))
-            target = _attribute(network, str(node.target))
-            parameters = target.parameters() if isinstance(target, nn.Module) else [target]
-            learned = sum(p.numel() for p in parameters if isinstance(p, nn.Parameter))
+        if node.op in ("call_module", "get_attr"):
+            new = [p for p in _parameters(_attribute(network, str(node.target))) if id(p) not in counted]
+            counted |= {id(parameter) for parameter in new}
+            learned = sum(parameter.numel() for parameter in new)
         if macs.any() or learned:
             parameters_extent = Extent(None, np.array([learned]))
             area = Extent(resolution, macs)
@@ -330,6 +331,13 @@ def _final_pool(
         LayerSpec(f"{found.name}{i}", "pool", 1, False, channels(segment), channels(segment), area, one)
         for i, segment in enumerate(layout.segments)
     ]
+
+
+def _parameters(owner: object) -> list[nn.Parameter]:
+    """Of a module, or the parameter itself."""
+    if isinstance(owner, nn.Module):
+        return list(owner.parameters())
+    return [owner] if isinstance(owner, nn.Parameter) else []
 
 
 def _attribute(network: nn.Module, name: str) -> object:
@@ -388,7 +396,6 @@ def _check(supernet: Supernet, images: Tensor, expected: Tensor | None, exact: b
     """The largest subnet computes what the network does, and the smallest runs."""
     if expected is None:
         return
-    training = supernet.training
     supernet.eval()
     with torch.no_grad():
         logits = supernet(images)
@@ -397,4 +404,3 @@ def _check(supernet: Supernet, images: Tensor, expected: Tensor | None, exact: b
             raise RuntimeError(f"the largest subnet's logits differ by {error:.3g} of the largest; please report this")
         with supernet.active(supernet.space.smallest):
             supernet(images)
-    supernet.train(training)

@@ -195,6 +195,15 @@ class ChannelsLast(nn.Module):
         return x + y.permute(0, 3, 1, 2)
 
 
+class LooksAtItsWeight(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        return self.conv(x.to(self.conv.weight.dtype))
+
+
 class Multiplier(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Conv2d(16, 32, 3, padding=1, groups=16), nn.Conv2d(32, 16, 1))
@@ -216,6 +225,7 @@ RULES = {
     "group norm": (lambda: nn.Sequential(nn.GroupNorm(2, 16), nn.ReLU()), 1),
     "instance norm": (lambda: nn.InstanceNorm2d(16), 0),
     "depth multiplier": (Multiplier, 1),
+    "looks at its weight": (LooksAtItsWeight, 2),
 }
 
 
