@@ -17,9 +17,11 @@ import autoslim  # noqa: E402
 import bundle  # noqa: E402
 import candidate_costs  # noqa: E402
 import common  # noqa: E402
+import conversion  # noqa: E402
 import gpu  # noqa: E402
 import pool_evaluation  # noqa: E402
 import pool_simulation  # noqa: E402
+import pretrained_start  # noqa: E402
 import run_all  # noqa: E402
 import switching  # noqa: E402
 import training_step  # noqa: E402
@@ -44,7 +46,8 @@ def test_time_in_turn_takes_turns():
 
 
 def test_every_script_is_run_by_run_all():
-    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures"}
+    # Some need files, a GPU, or half an hour.
+    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "pretrained_start"}
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
 
@@ -152,3 +155,24 @@ def test_activation_latency_compares_the_activations_alone():
     expected = torch.relu(block[0](images))
     assert expected.max() > 6
     torch.testing.assert_close(other(images), expected)
+
+
+class TestConversion:
+    def test_a_network_that_converts(self):
+        import torchvision
+
+        found = conversion.examine(lambda: torchvision.models.squeezenet1_1(weights=None), 64, 2)
+        assert found["dimensions"] == 25 and found["cost_error"] < 1e-12 and found["logit_error"] <= 1e-5
+
+    def test_one_that_does_not(self):
+        assert "nothing to search" in conversion.examine(torch.nn.Flatten, 8, 1).get("error", "")
+
+
+def test_the_pick_of_a_pool_is_chosen_on_other_images():
+    def own(target, chosen, measured):
+        metrics = dict(selection_metrics={"accuracy/top1": chosen}, metrics={"accuracy/top1": measured})
+        return dict(name=f"flops_{target}", target=target, **metrics)
+
+    results = {"subnets": [own(4.0, 70.0, 60.0), own(4.0, 71.0, 50.0), own(8.0, 80.0, 79.0)]}
+    assert pretrained_start.best(results) == {"4": 50.0, "8": 79.0}
+    assert pretrained_start.small_resnet18()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
