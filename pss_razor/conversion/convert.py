@@ -76,7 +76,8 @@ def convert(
         The supernet, in the mode of ``model``; its largest subnet is active, and computes what ``model`` does.
 
     Raises:
-        ConfigError: The network cannot be traced (names the line), or an argument cannot work.
+        ConfigError: The network does not run on the images, cannot be traced (names the line), has nothing to search,
+            or an argument cannot work.
     """
     low, high = width_range
     if not 0 < low <= high <= 1 or divisor < 1:
@@ -133,13 +134,17 @@ def _num_outputs(network: fx.GraphModule, reader: ShapeReader) -> int:
 
 def _logits(model: nn.Module, images: Tensor) -> Tensor | None:
     """In evaluation mode; None on the meta device."""
-    if next(model.parameters()).is_meta:
+    if any(parameter.is_meta for parameter in model.parameters()):
         return None
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             return model(images)
+    except Exception as error:
+        raise ConfigError(
+            f"{type(model).__name__} does not run on images of the shape {tuple(images.shape)}: {error}"
+        ) from error
     finally:
         for module, mode in training.items():
             module.training = mode

@@ -421,6 +421,18 @@ class TestErrors:
         with pytest.raises(ConfigError, match=message):
             convert(Net(nn.ReLU()), torch.randn(2, 3, 8, 8), **options)
 
+    def test_images_that_the_network_does_not_take(self):
+        with pytest.raises(ConfigError, match=r"ResNet does not run on images of the shape \(2, 1, 32, 32\)"):
+            convert(torchvision.models.resnet18(), torch.randn(2, 1, 32, 32))
+
+    def test_an_output_that_is_no_logits(self):
+        class Two(nn.Module):
+            def forward(self, x):
+                return x, x
+
+        with pytest.raises(ConfigError, match="must return logits"):
+            convert(nn.Sequential(nn.Conv2d(3, 16, 1), Two()), torch.randn(2, 3, 8, 8))
+
     def test_too_small_a_resolution(self):
         with pytest.raises(ConfigError, match="does not run on images of 2 pixels"):
             convert(Net(nn.MaxPool2d(4)), torch.randn(2, 3, 8, 8), resolutions=[2, 8])
