@@ -99,7 +99,7 @@ def convert(
     propagation = Propagator(network, largest.shapes).run()
     runs = [run for run in find_runs(network) if len(run) > 1] if depth else []
     dimensions, extents = _width_dimensions(propagation, low, high, divisor)
-    depth_dimensions, runs_of = _depth_dimensions(runs, low, dimensions)
+    depth_dimensions, runs_of = _depth_dimensions(runs, low)
     dimensions += depth_dimensions
     if resolutions is not None:
         dimensions.append(Dimension("resolution", "resolution", tuple(sizes)))
@@ -187,9 +187,7 @@ def _width_dimensions(
     return dimensions, extents
 
 
-def _depth_dimensions(
-    runs: Sequence[Sequence[Block]], low: float, others: Sequence[Dimension]
-) -> tuple[list[Dimension], dict[str, Extent]]:
+def _depth_dimensions(runs: Sequence[Sequence[Block]], low: float) -> tuple[list[Dimension], dict[str, Extent]]:
     """A dimension for each run, and for each node of a block that can be skipped whether it runs."""
     dimensions: list[Dimension] = []
     runs_of: dict[str, Extent] = {}

@@ -25,7 +25,8 @@ _PASSING_MODULES = (
     nn.Hardsigmoid, nn.Hardtanh, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Identity, nn.Dropout, nn.Dropout2d, nn.Upsample,
     nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d,
 )  # fmt: skip
-_PASSING_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d"}
+# What does nothing in evaluation mode, and has no rule in a static network.
+REGULARISER_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d"}
 _PASSING_FUNCTIONS = {
     *(F.relu, F.relu6, F.leaky_relu, F.elu, F.gelu, F.silu, F.mish, F.hardswish, F.hardsigmoid, F.hardtanh, F.sigmoid),
     *(F.tanh, F.dropout, F.max_pool2d, F.avg_pool2d, F.adaptive_avg_pool2d, F.adaptive_max_pool2d, F.interpolate),
@@ -73,13 +74,11 @@ class Propagation:
         layouts: Node -> its channels; a tuple of them for a split. None where nothing is known.
         uses: Parts that work on channels, in running order.
         groups: All groups.
-        opaque: Name of each operation without a rule -> why its channels are left.
     """
 
     layouts: dict[Node, Any] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
     groups: list[ChannelGroup] = field(default_factory=list)
-    opaque: dict[str, str] = field(default_factory=dict)
 
 
 class Propagator:
@@ -133,7 +132,7 @@ class Propagator:
         weighted = any(True for _ in module.parameters())
         if node.target in self.shared and weighted:
             return self._opaque(node, "it runs more than once")
-        if isinstance(module, _PASSING_MODULES) or type(module).__name__ in _PASSING_NAMES:
+        if isinstance(module, _PASSING_MODULES) or type(module).__name__ in REGULARISER_NAMES:
             return layout
         if type(module) is nn.Conv2d:
             return self._conv(node, module, layout)
@@ -226,7 +225,6 @@ class Propagator:
         output = self._producer(node, "conv", layout, conv.out_channels, 1)
         output.freeze(reason)
         self.result.uses.pop()  # stays as it is
-        self.result.opaque[str(node.target)] = reason
         return output
 
     def _linear(self, node: Node, linear: nn.Linear, layout: Layout | None) -> Layout | None:
@@ -488,9 +486,7 @@ class Propagator:
 
     def _opaque(self, node: Node, why: str = "there is no rule for it") -> Any:
         """Leave all channels that a node touches; its output's are not known."""
-        description = self._describe(node)
-        self._freeze((node.args, node.kwargs), f"{description}: {why}")
-        self.result.opaque[description] = why
+        self._freeze((node.args, node.kwargs), f"{self._describe(node)}: {why}")
         return None
 
     def _describe(self, node: Node) -> str:

@@ -101,10 +101,7 @@ class Supernet(nn.Module):
             values = dimension.values
             shown = f"{values[0]} to {values[-1]}" if len(values) > 4 else ", ".join(map(str, values))
             lines.append(f"  {dimension.name} ({dimension.kind}): {len(values)} choices, {shown}")
-        generator = np.random.default_rng(0)
-        drawn = np.stack(
-            [generator.choice(len(d.values), _DRAWS, p=np.asarray(d.probabilities)) for d in self.space.dimensions], 1
-        )
+        drawn = self.space.draw(_DRAWS, np.random.default_rng(0))
         ends = self.space.encode([self.space.smallest, self.space.largest])
         for name, unit in (("flops", "MFLOPs"), ("params", "M params")):
             low, high = self.costs[name](ends)

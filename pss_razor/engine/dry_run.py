@@ -122,10 +122,7 @@ def _describe_costs(model: Any, space: SearchSpace) -> str:
     }
     if not costs:
         return ""
-    generator = np.random.default_rng(0)
-    drawn = np.stack(
-        [generator.choice(len(d.values), _DRAWS, p=np.asarray(d.probabilities)) for d in space.dimensions], axis=1
-    )
+    drawn = space.draw(_DRAWS, np.random.default_rng(0))
     ends = space.encode([space.smallest, space.largest])
     rows = []
     for name, (unit, cost) in costs.items():

@@ -150,6 +150,11 @@ class SearchSpace:
             result *= np.asarray(dimension.probabilities)[indices[:, column]]
         return result
 
+    def draw(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Indices of ``count`` subnets drawn from the space's own distribution, with shape (N, D)."""
+        columns = [generator.choice(len(d.values), count, p=np.asarray(d.probabilities)) for d in self.dimensions]
+        return np.stack(columns, axis=1)
+
     def to_record(self, subnet: Mapping[str, Any]) -> dict[str, Any]:
         """A subnet as JSON-able choices by kind: ``{"channels": {"stem": 32, …}, "resolution": 224}``."""
         record: dict[str, Any] = {}

@@ -237,8 +237,7 @@ class ConstrainedSearchLoop(EvolutionSearchLoop):
         return best[self.generator.integers(len(best), size=count)]
 
     def _draw_blindly(self, count: int) -> np.ndarray:
-        columns = [self.generator.choice(len(d.values), count, p=d.probabilities) for d in self.space.dimensions]
-        return np.stack(columns, axis=1)
+        return self.space.draw(count, self.generator)
 
     def _to_candidates(self, indices: np.ndarray) -> Candidates:
         candidates = Candidates([dict(self.space.decode(row)) for row in indices])

@@ -10,15 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.conversion import convert
+from pss_razor.conversion.propagate import REGULARISER_NAMES
 from pss_razor.core import ConfigError, Dimension, Subnet
 from pss_razor.registry import MODELS
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmrazor.models.mutables import OneShotMutableValue
-
-# What does nothing in evaluation mode, and has no rule in a static network.
-_REGULARISERS = {"StochasticDepth", "DropPath", "DropBlock2d"}
 
 
 @MODELS.register_module()
@@ -155,6 +153,6 @@ def _replace_classifier(model: nn.Module, num_classes: int) -> None:
 
 def _without_regularisers(network: nn.Module) -> nn.Module:
     for name, module in list(network.named_modules()):
-        if type(module).__name__ in _REGULARISERS:
+        if type(module).__name__ in REGULARISER_NAMES:
             network.set_submodule(name, nn.Identity())
     return network

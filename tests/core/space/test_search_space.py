@@ -120,6 +120,15 @@ def test_probabilities_are_products_over_the_dimensions(space):
     assert space.probabilities(rows) == pytest.approx([0.75 / 3 * 0.9 * 0.5 / 4] * 2 + [0.25 / 3 * 0.1 * 0.2 / 4])
 
 
+def test_draws_follow_the_distribution_and_the_generator(space):
+    drawn = space.draw(20_000, np.random.default_rng(0))
+    assert drawn.shape == (20_000, 5)
+    for column, dimension in zip(drawn.T, space.dimensions, strict=True):
+        shares = np.bincount(column, minlength=len(dimension.values)) / len(column)
+        assert shares == pytest.approx(dimension.probabilities, abs=0.02)  # 5 standard deviations
+    assert np.array_equal(drawn, space.draw(20_000, np.random.default_rng(0)))
+
+
 def test_record_is_grouped_by_kind(space):
     assert space.to_record(space.largest) == {
         "channels": {"stem": 32, "stage1": 24},
