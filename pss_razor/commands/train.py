@@ -3,8 +3,12 @@
 import argparse
 import contextlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pss_razor.commands.command_line import add_launcher, new_parser, one_line_errors, parse
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,12 +49,8 @@ def main() -> None:
 
         from pss_razor.checkpoints.checkpoint import find_latest_checkpoint, read_checkpoint
         from pss_razor.core import ConfigError
-        from pss_razor.engine.dry_run import dry_run
-        from pss_razor.engine.launch import build_runner, close_process_group, load_config
-        from pss_razor.evaluation.checks import check_dataloader, get_model, has_sampler_state
-        from pss_razor.evaluation.evaluation_check import check_evaluation
-
-        from mmengine.dist import is_main_process
+        from pss_razor.engine.launch import close_process_group, load_config
+        from pss_razor.evaluation.checks import has_sampler_state
 
         config = load_config(args.config, args.cfg_options, args.launcher, args.work_dir)
         if args.no_validate:
@@ -78,16 +78,28 @@ def main() -> None:
             return
         if args.dry_run:
             config.work_dir = stack.enter_context(tempfile.TemporaryDirectory())
-        runner = build_runner(config)
-        # Before mmengine builds its schedulers, which assert that an epoch has iterations.
-        check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")
-        validation = runner.val_loop  # pools check theirs when it is built
-        if validation is not None and not has_sampler_state(config):
-            check_evaluation(get_model(runner), validation.dataloader, validation.evaluator, "val_dataloader")
-        if args.dry_run:
-            report = dry_run(runner)
-            if is_main_process():
-                print(f"\n{report}\n\ndry run: everything was built, nothing was written")
-        else:
-            runner.train()
+        _train(config, args.dry_run)
         close_process_group()
+
+
+def _train(config: "Config", dry: bool) -> None:
+    """Build the runner, check what a training would only find later, and train, or with ``dry`` report."""
+    from pss_razor.engine.dry_run import dry_run
+    from pss_razor.engine.launch import build_runner
+    from pss_razor.evaluation.checks import check_dataloader, get_model, has_sampler_state
+    from pss_razor.evaluation.evaluation_check import check_evaluation
+
+    from mmengine.dist import is_main_process
+
+    runner = build_runner(config)
+    # Before mmengine builds its schedulers, which assert that an epoch has iterations.
+    check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")
+    validation = runner.val_loop  # pools check theirs when it is built
+    if validation is not None and not has_sampler_state(config):
+        check_evaluation(get_model(runner), validation.dataloader, validation.evaluator, "val_dataloader")
+    if dry:
+        report = dry_run(runner)
+        if is_main_process():
+            print(f"\n{report}\n\ndry run: everything was built, nothing was written")
+    else:
+        runner.train()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,12 +74,14 @@ def build_runner(config: Config) -> Runner:
 
 
 def close_process_group() -> None:
-    """Leave the process group, where there is one, as the last thing of a program.
+    """Leave the process group, where there is one, as the last thing of a program, when nothing holds its runner.
 
-    mmengine never does, and a process that ends with gloo's threads running can abort after all its work is done.
+    mmengine never does, and a process that ends with gloo's threads running can abort after all its work is done. They
+    run while anything refers to the group: DDP's reducer does, which a runner holds, and that is part of a cycle.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()
 
 
 def _parse_options(options: Sequence[str]) -> dict:

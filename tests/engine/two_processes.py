@@ -47,9 +47,7 @@ class Recorder(Hook):
         self.iterations.append({"subnet": self.subnet, "batch": self.batch, **step, **self.counts})
 
 
-def main() -> None:
-    config_file, work_dir = sys.argv[1:]
-    torch.set_num_threads(1)
+def train(config_file: str, work_dir: str) -> dict:
     config = load_config(config_file, None, "pytorch", work_dir)
     config.train_cfg.max_epochs = 2
     config.train_cfg.val_interval = 1
@@ -59,14 +57,19 @@ def main() -> None:
     runner.register_hook(recorder, priority="LOW")  # after the subnet is drawn
     runner.train()
     sampler = next(hook.sampler for hook in runner.hooks if hasattr(hook, "sampler"))
-    record = {
+    return {
         "iterations": recorder.iterations,
         "parameters": dict(runner.model.module.named_parameters()),
         "sampler": sampler.state_dict(),
         "metrics": runner.val_loop.run(),
         "dtype": runner.model.module.data_preprocessor.mean.dtype,
     }
-    torch.save(record, Path(work_dir) / f"rank_{get_rank()}.pt")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    config_file, work_dir = sys.argv[1:]
+    torch.save(train(config_file, work_dir), Path(work_dir) / f"rank_{get_rank()}.pt")
     close_process_group()
 
 

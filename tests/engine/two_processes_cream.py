@@ -54,9 +54,7 @@ class Recorder(Hook):
         )
 
 
-def main() -> None:
-    config_file, work_dir = sys.argv[1:]
-    torch.set_num_threads(1)
+def train(config_file: str, work_dir: str) -> dict:
     config = load_config(config_file, None, "pytorch", work_dir)
     config.train_cfg.max_epochs = 2
     config.train_dataloader.batch_size = 8  # a total of 16, as in one process
@@ -65,14 +63,19 @@ def main() -> None:
     runner.register_hook(recorder, priority="LOW")  # after the path is drawn
     runner.train()
     hook = next(hook for hook in runner.hooks if hasattr(hook, "board"))
-    record = {
+    return {
         "iterations": recorder.iterations,
         "meta": recorder.meta,
         "parameters": dict(runner.model.module.named_parameters()),
         "board": hook.board.state_dict(hook.sampler.space),
         "generator": hook.sampler.generator.bit_generator.state,
     }
-    torch.save(record, Path(work_dir) / f"rank_{get_rank()}.pt")
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    config_file, work_dir = sys.argv[1:]
+    torch.save(train(config_file, work_dir), Path(work_dir) / f"rank_{get_rank()}.pt")
     close_process_group()
 
 
