@@ -30,7 +30,7 @@ from pss_razor.conversion.propagate import Propagation, Propagator
 from pss_razor.conversion.supernet import Supernet
 from pss_razor.conversion.trace import ShapeReader, trace
 from pss_razor.core import ConfigError, Dimension, SearchSpace, width_choices
-from pss_razor.core.cost_graph import CostGraph, Extent, LayerSpec
+from pss_razor.core.cost_graph import Concatenation, CostGraph, Extent, LayerSpec
 
 _LAYERS: dict[str, type[PartialLayer]] = {
     "conv": PartialConv2d,
@@ -214,7 +214,7 @@ def _cost_graph(
     extents: dict[ChannelGroup, Extent],
     runs_of: dict[str, Extent],
 ) -> CostGraph:
-    """A layer with several segments is as many layers, since its costs add up."""
+    """A norm, depthwise conv or pooling of several segments is as many layers, since its costs add up."""
     modules = dict(network.named_modules())
     resolution = "resolution" if "resolution" in space.names else None
     one = Extent(None, np.array([1]))
@@ -266,11 +266,9 @@ def _cost_graph(
                 ]  # fmt: skip
             else:
                 (output,) = use.outputs
-                layers += [
-                    LayerSpec(f"{name}{i}", use.kind, kernel, has_bias and not i, channels(segment), channels(output),
-                              area, area, runs)
-                    for i, segment in enumerate(use.inputs)
-                ]  # fmt: skip
+                parts = tuple(map(channels, use.inputs))
+                joined = parts[0] if len(parts) == 1 else Concatenation(parts)
+                layers.append(LayerSpec(name, use.kind, kernel, has_bias, joined, channels(output), area, area, runs))
     layers += _unsearched(network, readers, sizes, resolution, searched, runs_of, propagation)
     layers += _final_pool(network, propagation, readers, sizes, resolution, channels)
     return CostGraph(space, tuple(layers), ())

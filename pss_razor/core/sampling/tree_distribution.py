@@ -35,9 +35,9 @@ class TreeDistribution(BinnedDistribution):
     the top it is the other way about: bins count what is missing to the most that a combination could cost.
 
     Args:
-        tree: The variables' tree decomposition.
+        tree: The variables' tree decomposition; derived variables are numbered after the others.
         terms: The tables, each with its variables.
-        probabilities: Probabilities of each variable's values.
+        probabilities: Probabilities of each variable's values, of those that are not derived.
         width: Width of a bin, in the unit of the tables.
         needed: Least and most cost about which the distribution is asked.
         from_top: Whether bins are counted from the top.
@@ -61,7 +61,7 @@ class TreeDistribution(BinnedDistribution):
             tables[holder] += tree.spread(table - table.min(), variables, tree.bags[holder].scope) / width
             constant += float(table.min())
             magnitude += float(np.abs(table).max())
-        tables = [table.reshape(-1, table.shape[-1]) for table in tables]
+        tables = [tree.choices(bag, table) for bag, table in zip(tree.bags, tables, strict=True)]
         steps = [np.rint(table) for table in tables]
         low, high = tree.extremes(tables)
         bounds = _turned((constant + low * width, constant + high * width), from_top)
@@ -71,7 +71,7 @@ class TreeDistribution(BinnedDistribution):
         self._bins = max(self.windows(*needed)[0][1] + 1, 0)
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
-            self._weights = [*probabilities, np.ones(1)]
+            self._weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
             numbers = self._collect([np.ones(len(weights)) for weights in self._weights])[0][-1]
             self._messages, self._joint = self._collect(self._weights)
             self.totals = np.concatenate((self._messages[-1], numbers))
@@ -94,12 +94,16 @@ class TreeDistribution(BinnedDistribution):
                 length = math.ceil(min(length + lengths[child], top))
                 total += tree.count(scope) * length if place else 0
             lengths[position] = math.ceil(min(length + heights[position], top))
-            total += tree.count(bag.separator) * lengths[position] + tree.count(bag.scope)
+            total += tree.count(bag.separator) * (lengths[position] + tree.count_choices(bag.variable))
         return 8 * total
 
     def interval(self, low: float, high: float, finer: int = 1) -> tuple[float, float, float]:
         """See the base class."""
         return super().interval(*_turned((low, high), self.from_top), finer)
+
+    def covers(self, low: float, high: float) -> bool:
+        """Whether all bins are kept that costs from ``low`` to ``high`` may be in."""
+        return self.windows(low, high)[0][1] < self._bins
 
     def likely(self, low: float, high: float) -> tuple[int, int]:
         """The bins of costs from ``low`` to ``high`` if nothing but the sum were rounded."""
@@ -143,7 +147,7 @@ class TreeDistribution(BinnedDistribution):
     def _walk(self, totals: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
         """From the root down, one combination for each total bin (N,), drawn; all of them without a generator."""
         tree = self.tree
-        # The last column is the root's variable, whose only value is 0.
+        # Derived variables come after the others; the last column is the root's, whose only value is 0.
         values: np.ndarray = np.zeros((len(totals), len(tree.sizes)), dtype=np.int64)
         amounts: np.ndarray = np.zeros((len(totals), len(tree.bags)), dtype=np.int64)
         amounts[:, -1] = totals
@@ -152,20 +156,23 @@ class TreeDistribution(BinnedDistribution):
             kept, chosen = self._choose(position, values, amounts[:, position], generator)
             values, amounts = values[kept], amounts[kept]
             left = amounts[:, position] - self.steps[position][self._rows(bag.separator, values), chosen]
-            values[:, bag.variable] = chosen
+            derived = tree.derived.get(bag.variable)
+            values[:, bag.variable] = chosen if derived is None else derived.values[tuple(values[:, derived.inputs].T)]
             for place in reversed(range(1, len(bag.children))):
                 kept, part = self._split(position, place, values, left, generator)
                 values, amounts, left = values[kept], amounts[kept], left[kept] - part
                 amounts[:, bag.children[place]] = part
             if bag.children:
                 amounts[:, bag.children[0]] = left
-        return values[:, :-1]
+        return values[:, : len(tree.sizes) - 1 - len(tree.derived)]
 
     def _choose(
         self, position: int, values: np.ndarray, amount: np.ndarray, generator: np.random.Generator | None
     ) -> tuple[np.ndarray | slice, np.ndarray]:
-        """A bag's variable, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
+        """A bag's choice, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
         bag, step, joint = self.tree.bags[position], self.steps[position], self._joint[position]
+        if step.shape[1] == 1:
+            return slice(None), np.zeros(len(values), dtype=np.int64)
         below = joint[-1] if joint else np.ones((1, 1))
         stride = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True)).get(bag.variable, 0)
         further = stride * np.arange(step.shape[1])

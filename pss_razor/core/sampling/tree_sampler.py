@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from pss_razor.core.errors import ConfigError
 from pss_razor.core.sampling.bag_tree import BagTree
 from pss_razor.core.sampling.binned_sampler import BINS_A_STEP, FEW, MOST_LISTED, BinnedSampler
-from pss_razor.core.sampling.tree_distribution import TreeDistribution
+from pss_razor.core.sampling.running_sums import RunningSums
+from pss_razor.core.sampling.tree_distribution import Terms, TreeDistribution
+from pss_razor.core.space.cost import ProductTerm
 
 # Memory that the messages of one resolution, and of all, may take.
 _MOST_BYTES = 2**29
@@ -18,7 +23,20 @@ _FEWEST_BINS = 8
 _FINER = (4, 16, 64)
 _ENOUGH_ACCEPTED = 0.3
 # Memory that one distribution of such bins may take.
-_MOST_FINER_BYTES = 2**26
+_MOST_FINER_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The cost's tables at each resolution, and their tree."""
+
+    tree: BagTree
+    terms: Sequence[Terms]
+
+    @property
+    def outers(self) -> range:
+        """The resolutions."""
+        return range(len(self.terms))
 
 
 class TreeSampler(BinnedSampler):
@@ -28,7 +46,8 @@ class TreeSampler(BinnedSampler):
     :class:`BagTree` and :class:`TreeDistribution` (DESIGN, section 8). The resolution, which shares a table with nearly
     every group, is the outermost loop. Time and memory grow with the number of combinations of the largest clique of
     groups, times the bins. Where memory would not suffice, bins are made coarser, down to an eighth: draws are as
-    exact, but more are rejected.
+    exact, but more are rejected. Where a layer's input is a concatenation, its channels in all are a variable too if
+    that takes less memory, see :class:`RunningSums`.
 
     Few subnets are listed by going through the tree with every possible choice in place of one drawn, at finer bins if
     need be. So :meth:`count` is exact where the bins about a target hold at most 100,000 subnets at one resolution, and
@@ -45,22 +64,54 @@ class TreeSampler(BinnedSampler):
                 f"the search space has 10^{len(str(self.space.size)) - 1} subnets, more than can be counted; search "
                 "fewer groups or choices"
             )
-        outers = range(len(self._outer_probabilities))
-        self._tree = BagTree(
-            [len(probabilities) for probabilities in self._probabilities],
-            {positions for outer in outers for positions, _ in self._terms(outer, 1.0)},
-        )
+        width = self.constraint.step / BINS_A_STEP
+        self._layout = min(self._layouts(), key=lambda layout: sum(self._stored(layout, width)))
         self._width = self.constraint.step / self._bins_a_step()
+        self._made = [self._make(outer, self._width, self._needed) for outer in self._layout.outers]
         self._finer: dict[int, list[TreeDistribution]] = {}
-        self._made = [self._make(outer, self._width, self._needed) for outer in outers]
+        self._shared: dict[tuple[int, int, bool], TreeDistribution] = {}
+        # From the middle to the ends, so that what is made for one target serves those beyond it.
+        count = len(self.constraint.targets)
+        for index in sorted(range(count), key=lambda index: min(index, count - 1 - index), reverse=True):
+            self._refine(index)
         return self._made
 
+    def _layouts(self) -> Iterator[_Layout]:
+        """Ways to write the cost: by its groups alone, and with sums of groups' sizes as variables."""
+        sizes = [len(probabilities) for probabilities in self._probabilities]
+        outers, scale = range(len(self._outer_probabilities)), self.cost.scale
+        terms = [self._terms(outer, scale) for outer in outers]
+        yield _Layout(BagTree(sizes, {scope for outer in outers for scope, _ in terms[outer]}), terms)
+        if self.cost.products:
+            sums = RunningSums(sizes)
+            terms = [
+                [self._at(outer, columns, table * scale) for columns, table in self.cost.other_terms]
+                + [self._multiplied(product, sums, outer) for product in self.cost.products]
+                for outer in outers
+            ]
+            scopes = {scope for outer in outers for scope, _ in terms[outer]}
+            yield _Layout(BagTree(sums.sizes, scopes, sums.derived), terms)
+
+    def _multiplied(self, product: ProductTerm, sums: RunningSums, outer: int) -> tuple[tuple[int, ...], np.ndarray]:
+        """A product's table over the sum's variable and its factor's."""
+        sizes = [self._at(outer, (self.space.position(name),), values) for name, values in product.sizes]
+        variable, totals = sums.add([(position, values) for positions, values in sizes for position in positions])
+        totals = totals + sum(int(value) for positions, value in sizes if not positions)
+        columns = [self.space.position(name) for name in product.factor.dimensions]
+        positions, factor = self._at(outer, columns, product.factor.table * self.cost.scale)
+        return (variable, *positions), np.multiply.outer(totals, factor)
+
     def _make(self, outer: int, width: float, needed: tuple[float, float], from_top: bool = False) -> TreeDistribution:
-        terms = self._terms(outer, self.cost.scale)
-        return TreeDistribution(self._tree, terms, self._probabilities, width, needed, from_top)
+        tree, terms = self._layout.tree, self._layout.terms[outer]
+        return TreeDistribution(tree, terms, self._probabilities, width, needed, from_top)
 
     def _bytes(self, outer: int, width: float, needed: tuple[float, float], from_top: bool = False) -> int:
-        return TreeDistribution.stored_bytes(self._tree, self._terms(outer, self.cost.scale), width, needed, from_top)
+        tree, terms = self._layout.tree, self._layout.terms[outer]
+        return TreeDistribution.stored_bytes(tree, terms, width, needed, from_top)
+
+    def _stored(self, layout: _Layout, width: float) -> list[int]:
+        """About how much memory the distribution at each resolution would take."""
+        return [TreeDistribution.stored_bytes(layout.tree, terms, width, self._needed) for terms in layout.terms]
 
     @property
     def _needed(self) -> tuple[float, float]:
@@ -71,34 +122,30 @@ class TreeSampler(BinnedSampler):
         """The most bins between two targets that memory suffices for."""
         bins = BINS_A_STEP
         while bins >= _FEWEST_BINS:
-            width = self.constraint.step / bins
-            stored = [self._bytes(outer, width, self._needed) for outer in range(len(self._outer_probabilities))]
+            stored = self._stored(self._layout, self.constraint.step / bins)
             if max(stored) <= _MOST_BYTES and sum(stored) <= _MOST_BYTES_IN_ALL:
                 self._bytes_left = _MOST_BYTES_IN_ALL - sum(stored)
                 return bins
             bins //= 2
-        clique = max((bag.scope for bag in self._tree.bags[:-1]), key=self._tree.count, default=())
-        names = [self.space.names[self._widths[variable]] for variable in sorted(clique)]
+        tree = self._layout.tree
+        clique = max((bag.scope for bag in tree.bags[:-1]), key=tree.count, default=())
+        names = [self.space.names[self._widths[v]] for v in sorted(clique) if v not in tree.derived]
         raise ConfigError(
             f"{self.constraint.metric}: exact draws would take {max(stored) / 2**30:.3g} GiB a resolution and "
             f"{sum(stored) / 2**30:.3g} GiB in all, more than {_MOST_BYTES / 2**30:g} and "
-            f"{_MOST_BYTES_IN_ALL / 2**30:g}: the cost ties {names} together, {self._tree.count(clique)} "
+            f"{_MOST_BYTES_IN_ALL / 2**30:g}: the cost ties {names} together, {tree.count(clique)} "
             "combinations; search fewer groups or choices among them, or make the step larger"
         )
 
     def _around(self, index: int) -> list[TreeDistribution]:
         return self._finer.get(index, self._made)
 
-    def _count(self, index: int) -> int:
-        self._refine(index)
-        return super()._count(index)
-
     def _refine(self, index: int) -> None:
         """Make bins finer where most draws near a target would be rejected, or its few subnets are among many.
 
         Near the ends of the costs the number of subnets rises steeply, like a power of the distance that the number of
         groups is in, and what rounding may let in outweighs the rest. There only the bins between the end and the
-        target are needed, so that many more of them are affordable.
+        target are needed, so that many more of them are affordable; targets nearer to the end share them.
         """
         edges, around = self._edges(index), list(self._made)
         scales = np.stack((self._outer_probabilities, np.ones(len(around))), axis=1)
@@ -114,11 +161,16 @@ class TreeSampler(BinnedSampler):
             unsure = widest - surest
             for outer in np.flatnonzero((unsure > 0.01 * widest.sum(axis=0)).any(axis=1)).tolist():
                 low, high = self._made[outer].bounds
-                args = outer, self._width / finer, edges, bool(high - edges[1] < edges[0] - low)
-                stored = self._bytes(*args)
-                if stored <= min(_MOST_FINER_BYTES, self._bytes_left):
-                    around[outer] = self._make(*args)
+                from_top = bool(high - edges[1] < edges[0] - low)
+                shared = self._shared.get((outer, finer, from_top))
+                if shared is None or not shared.covers(*edges):
+                    args = outer, self._width / finer, edges, from_top
+                    stored = self._bytes(*args)
+                    if stored > min(_MOST_FINER_BYTES, self._bytes_left):
+                        continue
+                    shared = self._shared[outer, finer, from_top] = self._make(*args)
                     self._bytes_left -= stored
+                around[outer] = shared
             self._finer[index] = around
 
     def _list(self, index: int, outer: int) -> np.ndarray | None:
