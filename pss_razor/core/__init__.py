@@ -85,6 +85,7 @@ __all__ = [
     "PrioritizedPool",
     "PrioritizedPools",
     "PrioritizedSubnetSampler",
+    "ProductTerm",
     "RangeSampler",
     "SearchSpace",
     "Subnet",

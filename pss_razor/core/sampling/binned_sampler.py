@@ -106,7 +106,10 @@ class BinnedSampler(ConditionalSampler):
         # Groups of one value add nothing but a constant.
         self._widths = [i for i, d in enumerate(space.dimensions) if d.kind != "resolution" and len(d.values) > 1]
         outer = [i for i, d in enumerate(space.dimensions) if d.kind == "resolution"]
-        self._outer = outer[0] if outer else None
+        # A resolution that makes no difference to the cost is a group like any other.
+        idle = [i for i in outer if all(i not in columns for columns, _ in self.cost.terms)]
+        self._outer = outer[0] if outer != idle else None
+        self._widths += idle
         self._outer_probabilities = (
             np.ones(1) if self._outer is None else np.asarray(space.dimensions[self._outer].probabilities)
         )

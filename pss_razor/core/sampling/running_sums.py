@@ -12,10 +12,10 @@ from pss_razor.core.sampling.bag_tree import Derived
 class RunningSums:
     """Variables that are sums of others' sizes, each of the sum before it and one size more.
 
-    A layer whose input is a concatenation costs its input's total channels times something. With the total as a variable
-    it shares no table with each of the groups that are joined. The total of many multiples of 8 has few values, and
-    concatenations that begin alike, as those of a dense block do, share their sums: their interaction graph is a chain
-    of sums.
+    A layer whose input is a concatenation costs its input's total channels times something. With the total as a
+    variable it shares no table with each of the groups that are joined. The total of many multiples of 8 has few
+    values, and concatenations that begin alike, as those of a dense block do, share their sums: their interaction graph
+    is a chain of sums.
 
     Args:
         sizes: Number of values of each variable.

@@ -23,7 +23,8 @@ class TreeDistribution(BinnedDistribution):
     The message of a bag tells, for every combination of its separator, the probability of each binned cost of
     everything that is eliminated up to it: its children's messages are convolved, shifted by the bag's own table, and
     averaged over the variable. Where there are several children, the convolutions of the first two, three, … are kept
-    too.
+    too. A derived variable without a table only renames rows: what its children have together is its message, of which
+    the rows are looked up.
 
     A draw begins with the bin of the whole and goes back through the messages: the values of a bag's separator and the
     bin of its subtree are known, so its variable is drawn by what its children can add up to, and then the bin is
@@ -72,6 +73,7 @@ class TreeDistribution(BinnedDistribution):
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
             self._weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
+            self._renamed = self._find_renamed()
             numbers = self._collect([np.ones(len(weights)) for weights in self._weights])[0][-1]
             self._messages, self._joint = self._collect(self._weights)
             self.totals = np.concatenate((self._messages[-1], numbers))
@@ -88,22 +90,21 @@ class TreeDistribution(BinnedDistribution):
             constant += float(table.min())
         top = max((highest - constant) / width + len(tree.bags) + 1, 0)
         total, lengths = 0, [0] * len(tree.bags)
+        without_table = {position for position, height in enumerate(heights) if height == 1.0}
         for position, bag in enumerate(tree.bags):
             length = 1
             for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
                 length = math.ceil(min(length + lengths[child], top))
                 total += tree.count(scope) * length if place else 0
-            lengths[position] = math.ceil(min(length + heights[position], top))
-            total += tree.count(bag.separator) * (lengths[position] + tree.count_choices(bag.variable))
+            renames = bag.variable in tree.derived and position in without_table
+            lengths[position] = math.ceil(min(length + (0 if renames else heights[position]), top))
+            kept = 1 if renames else lengths[position]
+            total += tree.count(bag.separator) * (kept + tree.count_choices(bag.variable))
         return 8 * total
 
     def interval(self, low: float, high: float, finer: int = 1) -> tuple[float, float, float]:
         """See the base class."""
         return super().interval(*_turned((low, high), self.from_top), finer)
-
-    def covers(self, low: float, high: float) -> bool:
-        """Whether all bins are kept that costs from ``low`` to ``high`` may be in."""
-        return self.windows(low, high)[0][1] < self._bins
 
     def likely(self, low: float, high: float) -> tuple[int, int]:
         """The bins of costs from ``low`` to ``high`` if nothing but the sum were rounded."""
@@ -128,21 +129,41 @@ class TreeDistribution(BinnedDistribution):
     def _collect(self, weights: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
         """Messages (rows of the separator, bins) of all bags, and of each bag its first 1, 2, … children together."""
         tree, messages, joint = self.tree, list[np.ndarray](), list[list[np.ndarray]]()
-        for bag, step in zip(tree.bags, self.steps, strict=True):
+        for position, (bag, step) in enumerate(zip(tree.bags, self.steps, strict=True)):
             below = np.ones((1, 1))
             joint.append([])
             for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
                 message = messages[child]
                 if place:
-                    left, right = (tree.rows(s, scope) for s in (bag.scopes[place - 1], tree.bags[child].separator))
+                    left = self._joint_rows(position, place - 1, tree.rows(bag.scopes[place - 1], scope))
+                    right = self._message_rows(child, tree.rows(tree.bags[child].separator, scope))
                     below = _convolve(below, left, message, right, self._bins)
                 else:
                     below = message
                 joint[-1].append(below)
-            messages.append(
-                _eliminate(below, tree.message_rows(bag, bag.below), step, weights[bag.variable], self._bins)
-            )
+            if position not in self._renamed:
+                rows = self._joint_rows(position, -1, tree.message_rows(bag, bag.below))
+                below = _eliminate(below, rows, step, weights[bag.variable], self._bins)
+            messages.append(below)
         return messages, joint
+
+    def _find_renamed(self) -> dict[int, np.ndarray]:
+        """Of bags of derived variables without a table: for each row of the separator, the row of the message."""
+        self._renamed: dict[int, np.ndarray] = {}
+        for position, (bag, step) in enumerate(zip(self.tree.bags, self.steps, strict=True)):
+            if bag.variable in self.tree.derived and not step.any():
+                rows = self.tree.message_rows(bag, bag.below)
+                self._renamed[position] = self._joint_rows(position, -1, rows).ravel()
+        return self._renamed
+
+    def _message_rows(self, position: int, rows: np.ndarray) -> np.ndarray:
+        """Where rows over a bag's separator are in its message."""
+        return self._renamed[position][rows] if position in self._renamed else rows
+
+    def _joint_rows(self, position: int, place: int, rows: np.ndarray) -> np.ndarray:
+        """Where rows over a bag's scope of its first children are in what these have together."""
+        children = self.tree.bags[position].children
+        return self._message_rows(children[0], rows) if children and place in (0, -len(children)) else rows
 
     def _walk(self, totals: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
         """From the root down, one combination for each total bin (N,), drawn; all of them without a generator."""
@@ -179,7 +200,8 @@ class TreeDistribution(BinnedDistribution):
         rows, given = self._rows(bag.below, values), self._rows(bag.separator, values)
 
         def weigh(chunk: slice) -> np.ndarray:
-            possible = _look_up(below, rows[chunk, None] + further, amount[chunk, None] - step[given[chunk]])
+            own = self._joint_rows(position, -1, rows[chunk, None] + further)
+            possible = _look_up(below, own, amount[chunk, None] - step[given[chunk]])
             return self._weights[bag.variable] * possible
 
         return _select(len(values), step.shape[1], weigh, generator)
@@ -190,8 +212,9 @@ class TreeDistribution(BinnedDistribution):
         """The bin of one child, given the bin (N,) of it and those before it together: as :func:`_select` has it."""
         bag = self.tree.bags[position]
         child = bag.children[place]
-        one, of_one = self._messages[child], self._rows(self.tree.bags[child].separator, values)
-        other, of_other = self._joint[position][place - 1], self._rows(bag.scopes[place - 1], values)
+        one, other = self._messages[child], self._joint[position][place - 1]
+        of_one = self._message_rows(child, self._rows(self.tree.bags[child].separator, values))
+        of_other = self._joint_rows(position, place - 1, self._rows(bag.scopes[place - 1], values))
         # Go through the bins of the shorter one.
         swap = one.shape[1] > other.shape[1]
         if swap:

@@ -19,9 +19,9 @@ _MOST_BYTES = 2**29
 _MOST_BYTES_IN_ALL = 3 * 2**29
 # Bins shrink in number down to this, where memory would not suffice.
 _FEWEST_BINS = 8
-# Each bin is split into so many, one number after the other, for targets that accept a smaller share of draws.
-_FINER = (4, 16, 64)
-_ENOUGH_ACCEPTED = 0.3
+# Each bin is split into one of these numbers for targets that accept a smaller share of draws.
+_FINER = (2, 4, 8, 16, 32, 64)
+_ENOUGH_ACCEPTED = 0.25
 # Memory that one distribution of such bins may take.
 _MOST_FINER_BYTES = 2**28
 
@@ -69,11 +69,7 @@ class TreeSampler(BinnedSampler):
         self._width = self.constraint.step / self._bins_a_step()
         self._made = [self._make(outer, self._width, self._needed) for outer in self._layout.outers]
         self._finer: dict[int, list[TreeDistribution]] = {}
-        self._shared: dict[tuple[int, int, bool], TreeDistribution] = {}
-        # From the middle to the ends, so that what is made for one target serves those beyond it.
-        count = len(self.constraint.targets)
-        for index in sorted(range(count), key=lambda index: min(index, count - 1 - index), reverse=True):
-            self._refine(index)
+        self._refine()
         return self._made
 
     def _layouts(self) -> Iterator[_Layout]:
@@ -130,48 +126,89 @@ class TreeSampler(BinnedSampler):
         tree = self._layout.tree
         clique = max((bag.scope for bag in tree.bags[:-1]), key=tree.count, default=())
         names = [self.space.names[self._widths[v]] for v in sorted(clique) if v not in tree.derived]
+        sums = len(clique) - len(names)
+        tied = f"{names} and {sums} sums of widths" if sums else f"{names}"
         raise ConfigError(
             f"{self.constraint.metric}: exact draws would take {max(stored) / 2**30:.3g} GiB a resolution and "
             f"{sum(stored) / 2**30:.3g} GiB in all, more than {_MOST_BYTES / 2**30:g} and "
-            f"{_MOST_BYTES_IN_ALL / 2**30:g}: the cost ties {names} together, {tree.count(clique)} "
+            f"{_MOST_BYTES_IN_ALL / 2**30:g}: the cost ties {tied} together, {tree.count(clique)} "
             "combinations; search fewer groups or choices among them, or make the step larger"
         )
 
     def _around(self, index: int) -> list[TreeDistribution]:
         return self._finer.get(index, self._made)
 
-    def _refine(self, index: int) -> None:
+    def _refine(self) -> None:
         """Make bins finer where most draws near a target would be rejected, or its few subnets are among many.
 
         Near the ends of the costs the number of subnets rises steeply, like a power of the distance that the number of
         groups is in, and what rounding may let in outweighs the rest. There only the bins between the end and the
-        target are needed, so that many more of them are affordable; targets nearer to the end share them.
+        target are needed, so that many more of them are affordable; targets nearer to the end share them. The finest
+        are made first, as the ends need them most.
         """
-        edges, around = self._edges(index), list(self._made)
-        scales = np.stack((self._outer_probabilities, np.ones(len(around))), axis=1)
-        for finer in _FINER:
-            # Probability and number at each resolution (resolutions, 2).
-            widest, surest, likely = (
-                np.array([d.mass(window) for d, window in zip(around, windows, strict=True)]) * scales
-                for windows in zip(*((*d.windows(*edges), d.likely(*edges)) for d in around), strict=True)
-            )
-            crowded = surest[:, 1].sum() >= FEW and likely[:, 0].sum() >= _ENOUGH_ACCEPTED * widest[:, 0].sum()
-            if crowded or widest[:, 1].sum() <= MOST_LISTED:
+        for _ in _FINER:
+            wanted: dict[tuple[int, int, bool], list[int]] = {}
+            for index in range(len(self.constraint.targets)):
+                for outer, accepted in self._unsure(index).items():
+                    finer, from_top = self._choose_finer(index, outer, accepted)
+                    if finer:
+                        wanted.setdefault((finer, outer, from_top), []).append(index)
+            made = [self._make_finer(*key, wanted[key]) for key in sorted(wanted, reverse=True)]
+            if not any(made):
                 break
-            unsure = widest - surest
-            for outer in np.flatnonzero((unsure > 0.01 * widest.sum(axis=0)).any(axis=1)).tolist():
-                low, high = self._made[outer].bounds
-                from_top = bool(high - edges[1] < edges[0] - low)
-                shared = self._shared.get((outer, finer, from_top))
-                if shared is None or not shared.covers(*edges):
-                    args = outer, self._width / finer, edges, from_top
-                    stored = self._bytes(*args)
-                    if stored > min(_MOST_FINER_BYTES, self._bytes_left):
-                        continue
-                    shared = self._shared[outer, finer, from_top] = self._make(*args)
-                    self._bytes_left -= stored
-                around[outer] = shared
-            self._finer[index] = around
+
+    def _unsure(self, index: int) -> dict[int, float]:
+        """The resolutions whose bins are too coarse for a target -> about the share of draws that it accepts."""
+        edges, around = self._edges(index), self._around(index)
+        scales = np.stack((self._outer_probabilities, np.ones(len(around))), axis=1)
+        # Probability and number at each resolution (resolutions, 2).
+        widest, surest, likely = (
+            np.array([d.mass(window) for d, window in zip(around, windows, strict=True)]) * scales
+            for windows in zip(*((*d.windows(*edges), d.likely(*edges)) for d in around), strict=True)
+        )
+        crowded = surest[:, 1].sum() >= FEW and likely[:, 0].sum() >= _ENOUGH_ACCEPTED * widest[:, 0].sum()
+        if crowded or widest[:, 1].sum() <= MOST_LISTED:
+            return {}
+        unsure = np.flatnonzero((widest - surest > 0.01 * widest.sum(axis=0)).any(axis=1))
+        return {outer: likely[outer, 0] / max(widest[outer, 0], 1e-300) for outer in unsure.tolist()}
+
+    def _choose_finer(self, index: int, outer: int, accepted: float) -> tuple[int, bool]:
+        """How much finer bins should be for a target, 0 if memory allows no more; and from which end they are counted.
+
+        What rounding lets in shrinks with the bins, and the share that is accepted grows about exponentially with that.
+        """
+        edges, now = self._edges(index), self._around(index)[outer].width
+        low, high = self._made[outer].bounds
+        from_top = bool(high - edges[1] < edges[0] - low)
+        best = 0
+        for finer in _FINER:
+            width = self._width / finer
+            if width < 0.9 * now and self._bytes(outer, width, edges, from_top) <= self._affordable:
+                best = finer
+                if accepted ** (width / now) >= _ENOUGH_ACCEPTED:
+                    break
+        return best, from_top
+
+    def _make_finer(self, finer: int, outer: int, from_top: bool, indices: list[int]) -> bool:
+        """Make finer bins for targets, without those farthest from the end if they take too much memory."""
+        nearer = sorted(indices, reverse=not from_top)
+        while nearer:
+            args = outer, self._width / finer, self._edges(nearer[0]), from_top
+            stored = self._bytes(*args)
+            if stored <= self._affordable:
+                self._bytes_left -= stored
+                distribution = self._make(*args)
+                for index in nearer:
+                    around = self._around(index)
+                    self._finer[index] = [*around[:outer], distribution, *around[outer + 1 :]]
+                return True
+            nearer.pop(0)
+        return False
+
+    @property
+    def _affordable(self) -> int:
+        """Bytes that one more distribution may take."""
+        return min(_MOST_FINER_BYTES, self._bytes_left)
 
     def _list(self, index: int, outer: int) -> np.ndarray | None:
         distribution = self._around(index)[outer]

@@ -47,7 +47,8 @@ class ProductTerm:
 class AdditiveCost:
     """The sum of :class:`CostTerm` over a search space: the form that FLOPs, parameters and table latencies share.
 
-    Terms over the same dimensions are merged, and terms whose dimensions are part of another's are folded into it.
+    Dimensions that make no difference to a term are dropped. Terms over the same dimensions are merged, and terms whose
+    dimensions are part of another's are folded into it.
     Products are expanded, and also kept, since they tell that a sum of sizes is all that matters of many groups.
 
     Args:
@@ -67,11 +68,13 @@ class AdditiveCost:
         products, tables = list[ProductTerm](), list[CostTerm]()
         for term in terms:
             if isinstance(term, CostTerm):
-                tables.append(term)
-            elif self._ties(term):
-                products.append(term)
+                tables.append(self._reduce(term))
+                continue
+            product = ProductTerm(term.sizes, self._reduce(term.factor))
+            if self._ties(product):
+                products.append(product)
             else:
-                tables += term.expand()
+                tables += product.expand()
         self.products = tuple(products)
         self.other_terms = self._merge(tables)
         expanded = [table for product in products for table in product.expand()]
@@ -83,14 +86,23 @@ class AdditiveCost:
         summed = dimensions.keys() & {name for name, _ in product.sizes}
         return len(summed) > 1 and bool(dimensions.keys() & set(product.factor.dimensions))
 
+    def _reduce(self, term: CostTerm) -> CostTerm:
+        """A term without the dimensions that make no difference to it."""
+        expected = tuple(self.space.shape[self.space.position(name)] for name in term.dimensions)
+        if term.table.shape != expected:
+            raise ValueError(f"a table over {term.dimensions} has shape {term.table.shape}, not {expected}")
+        names, table = list(term.dimensions), term.table
+        for axis in reversed(range(table.ndim)):
+            if (table == table.take([0], axis)).all():
+                del names[axis]
+                table = table.take(0, axis)
+        return CostTerm(tuple(names), np.asarray(table))
+
     def _merge(self, terms: Sequence[CostTerm]) -> tuple[tuple[tuple[int, ...], np.ndarray], ...]:
         space = self.space
         merged: dict[tuple[int, ...], np.ndarray] = {}
         for term in terms:
             columns = [space.position(name) for name in term.dimensions]
-            expected = tuple(space.shape[column] for column in columns)
-            if term.table.shape != expected:
-                raise ValueError(f"a table over {term.dimensions} has shape {term.table.shape}, not {expected}")
             key = tuple(sorted(set(columns)))
             # Sorts the axes, and takes the diagonal where a dimension is named twice.
             axes = "".join(ascii_letters[key.index(column)] for column in columns)
