@@ -73,7 +73,8 @@ class TreeDistribution(BinnedDistribution):
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
             self._weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
-            self._renamed = self._find_renamed()
+            self._renamed: dict[int, np.ndarray] = {}
+            self._rename()
             numbers = self._collect([np.ones(len(weights)) for weights in self._weights])[0][-1]
             self._messages, self._joint = self._collect(self._weights)
             self.totals = np.concatenate((self._messages[-1], numbers))
@@ -147,14 +148,12 @@ class TreeDistribution(BinnedDistribution):
             messages.append(below)
         return messages, joint
 
-    def _find_renamed(self) -> dict[int, np.ndarray]:
+    def _rename(self) -> None:
         """Of bags of derived variables without a table: for each row of the separator, the row of the message."""
-        self._renamed: dict[int, np.ndarray] = {}
         for position, (bag, step) in enumerate(zip(self.tree.bags, self.steps, strict=True)):
             if bag.variable in self.tree.derived and not step.any():
                 rows = self.tree.message_rows(bag, bag.below)
                 self._renamed[position] = self._joint_rows(position, -1, rows).ravel()
-        return self._renamed
 
     def _message_rows(self, position: int, rows: np.ndarray) -> np.ndarray:
         """Where rows over a bag's separator are in its message."""
