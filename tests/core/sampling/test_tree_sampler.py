@@ -90,12 +90,14 @@ def is_drawn_from(draws, cost, constraint, target):
 
 
 def dense_cost(layers=4, resolutions=1, seed=0, scale=1.0):
-    """A dense block: each layer's input is everything before it joined, and a depth switches the last layer off.
+    """A dense block: each layer's input is everything before it joined, seven channels that are not searched among it.
+
+    A depth switches the last layer off.
 
     Also given is what it costs by hand, of rows of indices (N, D).
     """
     generator = np.random.default_rng(seed)
-    widths = {"stem": np.array([4, 6, 9])}
+    widths = {"stem": np.array([4, 6, 9]), "fixed": np.array([7])}
     for i in range(layers):
         widths |= {f"inner{i}": np.array([2, 3, 5]), f"out{i}": np.array([1, 3])}
     dimensions = [
@@ -112,7 +114,7 @@ def dense_cost(layers=4, resolutions=1, seed=0, scale=1.0):
     def at_resolution(table):
         return np.multiply.outer(table, areas) if resolutions > 1 else table
 
-    terms, joined = [], ["stem"]
+    terms, joined = [], ["stem", "fixed"]
     for i in range(layers):
         inner, out, runs = f"inner{i}", f"out{i}", () if i < layers - 1 else ("depth",)
         switch = np.array([0, 1]) if runs else np.array(1)
@@ -125,7 +127,7 @@ def dense_cost(layers=4, resolutions=1, seed=0, scale=1.0):
     def by_hand(indices):
         chosen = dict(zip(space.names, indices.T, strict=True))
         size = {name: values[chosen[name]] for name, values in widths.items()}
-        total, total_width = np.zeros(len(indices)), size["stem"].astype(float)
+        total, total_width = np.zeros(len(indices)), size["stem"] + 7.0
         for i in range(layers):
             runs = chosen["depth"] if i == layers - 1 else 1
             total += runs * size[f"inner{i}"] * (total_width + 3 * size[f"out{i}"])
