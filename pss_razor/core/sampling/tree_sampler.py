@@ -33,11 +33,6 @@ class _Layout:
     tree: BagTree
     terms: Sequence[Terms]
 
-    @property
-    def outers(self) -> range:
-        """The resolutions."""
-        return range(len(self.terms))
-
 
 class TreeSampler(BinnedSampler):
     """For any sum of tables over few groups each: residual blocks, concatenations, a depth shared by its blocks.
@@ -67,7 +62,7 @@ class TreeSampler(BinnedSampler):
         width = self.constraint.step / BINS_A_STEP
         self._layout = min(self._layouts(), key=lambda layout: sum(self._stored(layout, width)))
         self._width = self.constraint.step / self._bins_a_step()
-        self._made = [self._make(outer, self._width, self._needed) for outer in self._layout.outers]
+        self._made = [self._make(outer, self._width, self._needed) for outer in range(len(self._layout.terms))]
         self._finer: dict[int, list[TreeDistribution]] = {}
         self._refine()
         return self._made
@@ -92,7 +87,7 @@ class TreeSampler(BinnedSampler):
         """A product's table over the sum's variable and its factor's."""
         sizes = [self._at(outer, (self.space.position(name),), values) for name, values in product.sizes]
         variable, totals = sums.add([(position, values) for positions, values in sizes for position in positions])
-        totals = totals + sum(int(value) for positions, value in sizes if not positions)
+        totals = totals + sum(value for positions, value in sizes if not positions)
         columns = [self.space.position(name) for name in product.factor.dimensions]
         positions, factor = self._at(outer, columns, product.factor.table * self.cost.scale)
         return (variable, *positions), np.multiply.outer(totals, factor)
