@@ -11,6 +11,8 @@ import numpy as np
 
 # The variable that the root eliminates: it has one value, and as an index it is the last.
 ROOT = -1
+# Most combinations that variables may have which are eliminated together: a draw weighs all of them.
+_MOST_TOGETHER = 128
 
 
 @dataclass(frozen=True)
@@ -28,25 +30,25 @@ class Derived:
 
 @dataclass(frozen=True)
 class Bag:
-    """A variable that is eliminated, and what it is eliminated from.
+    """A variable that is eliminated, or several at once, and what they are eliminated from.
 
     Args:
-        variable: The variable.
-        separator: Its neighbours at elimination time, increasing: what it is given when it is drawn.
+        variables: The variables.
+        separator: Their neighbours at elimination time, increasing: what they are given when they are drawn.
         children: The bags whose messages it takes, as positions in the order of elimination. Each has its separator
             inside this bag.
         scopes: Of the first one, two, … children: the variables of all their separators together, increasing.
     """
 
-    variable: int
+    variables: tuple[int, ...]
     separator: tuple[int, ...]
     children: tuple[int, ...]
     scopes: tuple[tuple[int, ...], ...]
 
     @property
     def scope(self) -> tuple[int, ...]:
-        """All variables of the bag, the eliminated one last."""
-        return (*self.separator, self.variable)
+        """All variables of the bag, the eliminated ones last."""
+        return (*self.separator, *self.variables)
 
     @property
     def below(self) -> tuple[int, ...]:
@@ -106,14 +108,15 @@ class BagTree:
             # Small scopes first keep what is stored small; large subtrees first keep what is split off small.
             below.sort(key=lambda child: (self.count(separators[child]), separators[child], -weights[child]))
         self._hang_below_leaves(children, separators)
+        together = self._join(children, separators)
         self.bags: list[Bag] = []
         self._position: dict[int, int] = {}
         for variable in self._upwards(children):
             order = [self._position[child] for child in children[variable]]
             parts = [separators[child] for child in children[variable]]
             unions = [tuple(sorted(set().union(*parts[: n + 1]))) for n in range(len(parts))]
-            self._position[variable] = len(self.bags)
-            self.bags.append(Bag(variable, separators[variable], tuple(order), tuple(unions)))
+            self._position |= dict.fromkeys(together[variable], len(self.bags))
+            self.bags.append(Bag(together[variable], separators[variable], tuple(order), tuple(unions)))
 
     @staticmethod
     def _fill(neighbours: dict[int, set[int]], variable: int) -> int:
@@ -137,6 +140,30 @@ class BagTree:
                     children[child].append(fits[-1])
                 kept.append(child)
             below[:] = kept
+
+    def _join(
+        self, children: dict[int, list[int]], separators: Mapping[int, tuple[int, ...]]
+    ) -> dict[int, tuple[int, ...]]:
+        """Let a variable be eliminated together with an only child that depends on all of its bag.
+
+        That takes no more time, and the child's message, which has a row for each value of the variable, is not needed.
+
+        Returns:
+            For each variable that is left in ``children``, those that its bag eliminates.
+        """
+        together: dict[int, tuple[int, ...]] = {}
+        for variable in self._upwards(children):
+            together[variable] = (variable,)
+            if len(children[variable]) != 1 or variable == ROOT:
+                continue
+            (child,) = children[variable]
+            joined = (variable, *together[child])
+            depends_on_all = set(separators[child]) == {*separators[variable], variable}
+            if depends_on_all and not self.derived.keys() & set(joined) and self.count(joined) <= _MOST_TOGETHER:
+                together[variable] = joined
+                children[variable] = children.pop(child)
+                del together[child]
+        return together
 
     @staticmethod
     def _upwards(children: Mapping[int, Sequence[int]]) -> list[int]:
@@ -175,7 +202,7 @@ class BagTree:
         return np.broadcast_to(self.spread(rows, part, scope), shape).ravel()
 
     def extremes(self, tables: Sequence[np.ndarray]) -> tuple[float, float]:
-        """Smallest and largest sum of tables, one a bag, each (rows of the separator, values of the variable)."""
+        """Smallest and largest sum of tables, one a bag, each (rows of the separator, choices)."""
         low, high = ([np.zeros(0)] * len(self.bags) for _ in range(2))
         for position, (bag, table) in enumerate(zip(self.bags, tables, strict=True)):
             for ends, reduce in ((low, np.min), (high, np.max)):
@@ -191,22 +218,26 @@ class BagTree:
         return [[self.message_rows(bag, self.bags[child].separator) for child in bag.children] for bag in self.bags]
 
     def message_rows(self, bag: Bag, part: Sequence[int]) -> np.ndarray:
-        """For each row of a bag's separator and choice of its variable, the row over ``part`` (rows, choices)."""
+        """For each row of a bag's separator and choice of its variables, the row over ``part`` (rows, choices)."""
         return self.choices(bag, self.rows(part, bag.scope))
 
     def choices(self, bag: Bag, array: np.ndarray) -> np.ndarray:
-        """Of numbers for each row over a bag's scope, those of its variable's choices (rows of the separator, choices).
+        """Of numbers for each row over a bag's scope, those of its variables' choices (rows of the separator, choices).
 
         A derived variable has one choice, which is another value in each row; others have all their values.
         """
-        array = array.reshape(-1, self.sizes[bag.variable])
-        if bag.variable not in self.derived:
+        array = array.reshape(-1, self.count(bag.variables))
+        derived = self.derived_of(bag)
+        if derived is None:
             return array
-        derived = self.derived[bag.variable]
         shape = [self.sizes[variable] for variable in bag.separator]
         values = np.broadcast_to(self.spread(derived.values, derived.inputs, bag.separator), shape)
         return np.take_along_axis(array, values.reshape(-1, 1), axis=1)
 
-    def count_choices(self, variable: int) -> int:
-        """Number of choices that a variable has once its separator is known."""
-        return 1 if variable in self.derived else self.sizes[variable]
+    def count_choices(self, bag: Bag) -> int:
+        """Number of choices that a bag's variables have once its separator is known."""
+        return self.count(bag.variables) if self.derived_of(bag) is None else 1
+
+    def derived_of(self, bag: Bag) -> Derived | None:
+        """How the variable of a bag follows from others, None if it does not."""
+        return self.derived.get(bag.variables[0])

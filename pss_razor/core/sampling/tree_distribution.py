@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -72,7 +73,13 @@ class TreeDistribution(BinnedDistribution):
         self._bins = max(self.windows(*needed)[0][1] + 1, 0)
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
-            self._weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
+            # Of each bag's choices: their values (choices, variables), and weights.
+            self._values = [
+                np.indices([tree.sizes[variable] for variable in bag.variables]).reshape(len(bag.variables), -1).T
+                for bag in tree.bags
+            ]
+            weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
+            self._weights = [reduce(np.outer, [weights[v] for v in bag.variables]).ravel() for bag in tree.bags]
             self._renamed: dict[int, np.ndarray] = {}
             self._rename()
             numbers = self._collect([np.ones(len(weights)) for weights in self._weights])[0][-1]
@@ -97,10 +104,10 @@ class TreeDistribution(BinnedDistribution):
             for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
                 length = math.ceil(min(length + lengths[child], top))
                 total += tree.count(scope) * length if place else 0
-            renames = bag.variable in tree.derived and position in without_table
+            renames = tree.derived_of(bag) is not None and position in without_table
             lengths[position] = math.ceil(min(length + (0 if renames else heights[position]), top))
             kept = 1 if renames else lengths[position]
-            total += tree.count(bag.separator) * (kept + tree.count_choices(bag.variable))
+            total += tree.count(bag.separator) * (kept + tree.count_choices(bag))
         return 8 * total
 
     def interval(self, low: float, high: float, finer: int = 1) -> tuple[float, float, float]:
@@ -144,14 +151,14 @@ class TreeDistribution(BinnedDistribution):
                 joint[-1].append(below)
             if position not in self._renamed:
                 rows = self._joint_rows(position, -1, tree.message_rows(bag, bag.below))
-                below = _eliminate(below, rows, step, weights[bag.variable], self._bins)
+                below = _eliminate(below, rows, step, weights[position], self._bins)
             messages.append(below)
         return messages, joint
 
     def _rename(self) -> None:
         """Of bags of derived variables without a table: for each row of the separator, the row of the message."""
         for position, (bag, step) in enumerate(zip(self.tree.bags, self.steps, strict=True)):
-            if bag.variable in self.tree.derived and not step.any():
+            if self.tree.derived_of(bag) is not None and not step.any():
                 rows = self.tree.message_rows(bag, bag.below)
                 self._renamed[position] = self._joint_rows(position, -1, rows).ravel()
 
@@ -176,8 +183,11 @@ class TreeDistribution(BinnedDistribution):
             kept, chosen = self._choose(position, values, amounts[:, position], generator)
             values, amounts = values[kept], amounts[kept]
             left = amounts[:, position] - self.steps[position][self._rows(bag.separator, values), chosen]
-            derived = tree.derived.get(bag.variable)
-            values[:, bag.variable] = chosen if derived is None else derived.values[tuple(values[:, derived.inputs].T)]
+            derived = tree.derived_of(bag)
+            if derived is None:
+                values[:, bag.variables] = self._values[position][chosen]
+            else:
+                values[:, bag.variables[0]] = derived.values[tuple(values[:, derived.inputs].T)]
             for place in reversed(range(1, len(bag.children))):
                 kept, part = self._split(position, place, values, left, generator)
                 values, amounts, left = values[kept], amounts[kept], left[kept] - part
@@ -194,14 +204,14 @@ class TreeDistribution(BinnedDistribution):
         if step.shape[1] == 1:
             return slice(None), np.zeros(len(values), dtype=np.int64)
         below = joint[-1] if joint else np.ones((1, 1))
-        stride = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True)).get(bag.variable, 0)
-        further = stride * np.arange(step.shape[1])
+        strides = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True))
+        further = self._values[position] @ [strides.get(variable, 0) for variable in bag.variables]
         rows, given = self._rows(bag.below, values), self._rows(bag.separator, values)
 
         def weigh(chunk: slice) -> np.ndarray:
             own = self._joint_rows(position, -1, rows[chunk, None] + further)
             possible = _look_up(below, own, amount[chunk, None] - step[given[chunk]])
-            return self._weights[bag.variable] * possible
+            return self._weights[position] * possible
 
         return _select(len(values), step.shape[1], weigh, generator)
 

@@ -21,7 +21,7 @@ _MOST_BYTES_IN_ALL = 3 * 2**29
 _FEWEST_BINS = 8
 # Each bin is split into one of these numbers for targets that accept a smaller share of draws.
 _FINER = (2, 4, 8, 16, 32, 64)
-_ENOUGH_ACCEPTED = 0.25
+_ENOUGH_ACCEPTED = 0.3
 # Memory that one distribution of such bins may take.
 _MOST_FINER_BYTES = 2**28
 

@@ -20,7 +20,7 @@ from pss_razor.core import (
     build_conditional_sampler,
 )
 from pss_razor.core.sampling import binned_sampler, tree_sampler
-from pss_razor.core.sampling.bag_tree import BagTree, Derived
+from pss_razor.core.sampling.bag_tree import ROOT, BagTree, Derived
 
 # Which groups share a table, and how many values each has.
 NETWORKS = {
@@ -461,7 +461,8 @@ def test_min_fill_keeps_cliques_small():
         bags = BagTree(sizes, scopes)
         assert max(len(bag.separator) + 1 for bag in bags.bags[:-1]) == most
         assert all(set(scope) <= set(bags.bags[bags.holder(scope)].scope) for scope in scopes)
-        assert sorted(child for bag in bags.bags for child in bag.children) == list(range(len(sizes)))
+        assert sorted(variable for bag in bags.bags for variable in bag.variables) == [ROOT, *range(len(sizes))]
+        assert sorted(child for bag in bags.bags for child in bag.children) == list(range(len(bags.bags) - 1))
 
 
 def test_leaves_take_their_siblings_messages():
@@ -476,12 +477,23 @@ def test_derived_variables_go_before_their_inputs():
     total = np.add.outer(np.arange(3), np.arange(3))
     derived = {3: Derived((0, 1), total), 4: Derived((3, 2), np.add.outer(np.arange(5), np.arange(3)))}
     tree = BagTree([3, 3, 3, 5, 7], [(4,), (0, 2)], derived)
-    order = [bag.variable for bag in tree.bags]
-    assert order.index(4) < order.index(3) < min(order.index(0), order.index(1))
-    bag = tree.bags[order.index(4)]
+    place = {variable: position for position, bag in enumerate(tree.bags) for variable in bag.variables}
+    assert place[4] < place[3] < min(place[0], place[1])
+    bag = tree.bags[place[4]]
     assert {2, 3} <= set(bag.separator)
     rows = tree.message_rows(bag, bag.scope)
     assert rows.shape == (tree.count(bag.separator), 1)
     chosen = np.unravel_index(rows.ravel(), [tree.sizes[variable] for variable in bag.scope])
     value = dict(zip(bag.scope, chosen, strict=True))
     np.testing.assert_array_equal(value[4], value[2] + value[3])
+
+
+def test_variables_that_depend_on_all_of_each_others_bags_are_eliminated_together():
+    """A clique is one bag; a chain is not, where that would take longer."""
+    clique = BagTree([3, 3, 3], [(0, 1, 2)])
+    assert [sorted(bag.variables) for bag in clique.bags[:-1]] == [[0, 1, 2]]
+    assert clique.bags[0].scope == clique.bags[0].variables and clique.count_choices(clique.bags[0]) == 27
+    chain = BagTree([3] * 5, [(i, i + 1) for i in range(4)])
+    # The last two have no others.
+    assert sorted(len(bag.variables) for bag in chain.bags[:-1]) == [1, 1, 1, 2]
+    assert max(len(bag.variables) for bag in BagTree([20, 20], [(0, 1)]).bags) == 1
