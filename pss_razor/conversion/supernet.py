@@ -26,6 +26,7 @@ class Supernet(nn.Module):
 
     Attributes:
         num_outputs: Classes.
+        image_shape: (C, H, W) of the images, of the largest resolution.
         space: The search space.
         costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
             subnet.
@@ -42,9 +43,11 @@ class Supernet(nn.Module):
         partial: Sequence[PartialLayer],
         propagation: Propagation,
         num_outputs: int,
+        image_shape: Sequence[int],
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
+        self.image_shape = tuple(image_shape)
         self.network = network
         self.graph = graph
         self.space = graph.space
