@@ -33,9 +33,9 @@ class Block(nn.Module):
 class SmallNetwork(nn.Module):
     """Residual, for images of 16 pixels."""
 
-    def __init__(self, num_classes=10):
+    def __init__(self, num_classes=10, channels=3):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        self.stem = nn.Sequential(nn.Conv2d(channels, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
         self.blocks = nn.Sequential(Block(16, 24), Block(16, 32))
         self.head = nn.Linear(16, num_classes)
 
@@ -43,10 +43,10 @@ class SmallNetwork(nn.Module):
         return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
-def small_supernet(num_classes=10, seed=0, **options):
+def small_supernet(num_classes=10, channels=3, seed=0, **options):
     torch.manual_seed(seed)
     options = {"resolutions": [12, 16], "divisor": 4, **options}
-    return pss_razor.convert(SmallNetwork(num_classes), torch.randn(2, 3, SIDE, SIDE), **options)
+    return pss_razor.convert(SmallNetwork(num_classes, channels), torch.randn(2, channels, SIDE, SIDE), **options)
 
 
 @functools.cache

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,13 @@ from torch.nn import functional as F
 from pss_razor.conversion.groups import ChannelGroup
 from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
 from pss_razor.conversion.propagate import Propagation
-from pss_razor.core import AdditiveCost, Subnet
+from pss_razor.core import ActiveSubnetMixin, AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
 
 _DRAWS = 20_000
 
 
-class Supernet(nn.Module):
+class Supernet(ActiveSubnetMixin, nn.Module):
     """A supernet that :func:`convert` has made of a network.
 
     Attributes:
@@ -71,17 +70,7 @@ class Supernet(nn.Module):
         for name, run in self._blocks.items():
             for index, block in enumerate(run):
                 block.skipped = index >= subnet[name]
-        self.active_subnet = Subnet(subnet)
-
-    @contextlib.contextmanager
-    def active(self, subnet: Mapping[str, Any]) -> Iterator[None]:
-        """Run the body with a subnet active, then the former one."""
-        before = self.active_subnet
-        self.activate(subnet)
-        try:
-            yield
-        finally:
-            self.activate(before)
+        self._active = Subnet(subnet)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""

@@ -22,6 +22,7 @@ from pss_razor.core import CheckpointError, ConfigError, PrioritizedPools
 from pss_razor.engine.hooks import PrioritizedPoolSamplerHook
 from pss_razor.engine.labelled_loader import check_labelled_loader
 from pss_razor.models import PSS, ConvertedImageClassifier, LabelledTensorsDataPreprocessor, SubnetMutator
+from pss_razor.static.static_net import IMAGE_CHANNELS
 
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -85,6 +86,7 @@ def fit(
     resume: bool = False,
     seed: int = 0,
     log_interval: int = 100,
+    log_level: str = "INFO",
 ) -> FitResult:
     """Train a supernet by Prioritized Subnet Sampling, as ``pss-train`` does with a config (PSS-Net, section 3).
 
@@ -119,6 +121,7 @@ def fit(
         resume: Continue from the newest checkpoint in ``work_dir``, if there is one.
         seed: Of draws, and of torch's, numpy's and Python's generators.
         log_interval: Iterations between lines of the log.
+        log_level: ``"WARNING"`` for a quiet notebook; the log file has no more then.
 
     Raises:
         ConfigError: An argument cannot work, or ``work_dir`` has another training.
@@ -165,6 +168,7 @@ def fit(
             default_hooks=config.default_hooks,
             launcher="pytorch" if processes > 1 else "none",
             env_cfg=config.env_cfg,
+            log_level=log_level,
             visualizer=config.visualizer,
             default_scope="mmrazor",
             randomness=dict(seed=seed),
@@ -174,6 +178,11 @@ def fit(
             cfg=Config(dict(model_wrapper_cfg=config.model_wrapper_cfg)),
             **validation,
         )
+        if supernet.image_shape[0] != IMAGE_CHANNELS:
+            runner.logger.warning(
+                f"images of {supernet.image_shape[0]} channels: this trains, but exported networks take "
+                f"{IMAGE_CHANNELS}; repeat them in the transforms, as Grayscale(3) does, if you want to export"
+            )
         runner.train()
     compat.set_checkpoint(runner, find_latest_checkpoint(work_dir))
     algorithm.mutator.activate(algorithm.space.largest)

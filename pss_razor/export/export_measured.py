@@ -12,11 +12,13 @@ import numpy as np
 from pss_razor import compat
 from pss_razor.core import ConfigError
 from pss_razor.deploy.preprocess import preprocess
+from pss_razor.evaluation.checks import get_algorithm
 from pss_razor.evaluation.measured_pools import MeasuredPools
 from pss_razor.export.accuracy import measure_networks
 from pss_razor.export.choice import choose_pools, choose_subnets
 from pss_razor.export.exporter import export_subnets
 from pss_razor.export.formats import check_formats
+from pss_razor.static.static_net import IMAGE_CHANNELS
 
 _UNKNOWN = dict(channel_order=None, mean=None, std=None, resize=None, formula="as the data loader's transforms do it")
 
@@ -45,7 +47,7 @@ def export(
         The entries of the manifest.
 
     Raises:
-        ConfigError: A format is unknown, or ``out_dir`` is a file.
+        ConfigError: A format is unknown, ``out_dir`` is a file, or images have not three channels.
         ExportError: A package is not installed, or an exported network's logits differ from the supernet's.
     """
     if not isinstance(measured, MeasuredPools):
@@ -61,6 +63,12 @@ def export(
     if directory.exists() and not directory.is_dir():
         raise ConfigError(f"out_dir = {out_dir} is a file; choose another path")
     loop = measured.loop
+    channels = get_algorithm(loop.runner).architecture.backbone.supernet.image_shape[0]
+    if channels != IMAGE_CHANNELS:
+        raise ConfigError(
+            f"the images have {channels} channels, and exported networks take {IMAGE_CHANNELS}; repeat them in the "
+            "transforms, as Grayscale(3) does, and convert a network for such images"
+        )
     compat.set_test_loop(loop.runner, loop)
     evaluator = loop.build_evaluator_of_pools()
     pools = choose_pools(None, evaluator.sampler.candidates(1))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_network import SIDE, SmallNetwork, part, small_supernet, measured_loader, train_loader
+from small_network import SIDE, SmallNetwork, measured_loader, part, small_supernet, train_loader
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -245,7 +245,9 @@ class TestResume:
 
     def test_of_another_training(self, trained, tmp_path):
         folder = Path(trained.runner.work_dir)
-        with pytest.raises(ConfigError, match=r"work_dir = .* has epoch_2.pth of an earlier training; give resume=True"):
+        with pytest.raises(
+            ConfigError, match=r"work_dir = .* has epoch_2.pth of an earlier training; give resume=True"
+        ):
             fit(folder)
         with pytest.raises(ConfigError, match="2 epochs already, more than epochs = 1"):
             fit(folder, epochs=1, resume=True)

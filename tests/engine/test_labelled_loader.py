@@ -64,7 +64,10 @@ def test_good(supernet, loader):
         (part(0, 8), "train_loader is a TensorDataset; give a torch.utils.data.DataLoader"),
         (DataLoader(Stream(), 4), "train_loader is a DataLoader of an iterable dataset"),
         (DataLoader(part(0, 8), batch_size=None), "batch_size=None; let the loader make the batches"),
-        (DataLoader(AsTable(*part(0, 8).tensors), 4), r"yields a dict with \['labels', 'pixel_values'\]; make it yield"),
+        (
+            DataLoader(AsTable(*part(0, 8).tensors), 4),
+            r"yields a dict with \['labels', 'pixel_values'\]; make it yield",
+        ),
         (DataLoader(TensorDataset(digits()[0][:8]), 4), "yields a list; make it yield"),
         (tensors(images=torch.zeros(8, 3, SIDE, SIDE, dtype=torch.uint8)), "are a tensor of torch.uint8; .* ToTensor"),
         (tensors(images=torch.zeros(8, 3, 20, 20)), r"images are \(3, 20, 20\) .* was converted for \(3, 16, 16\)"),
@@ -81,7 +84,7 @@ def test_of_another_kind(supernet, loader, message):
 
 def test_an_image_as_it_is_in_a_file(supernet):
     loader = DataLoader([("image", 3)] * 4, 2)
-    with pytest.raises(ConfigError, match="the images are a (list|tuple); the network takes floats"):
+    with pytest.raises(ConfigError, match=r"the images are a (list|tuple); the network takes floats"):
         check_labelled_loader(supernet, loader, "train_loader")
 
 

@@ -117,7 +117,7 @@ class TestEvaluate:
         assert set(measured[0].metrics) == {"accuracy/top1"}
 
     def test_bad_arguments(self, trained):
-        with pytest.raises(ConfigError, match="takes what pss_razor.fit returned, not a Supernet"):
+        with pytest.raises(ConfigError, match=r"takes what pss_razor.fit returned, not a Supernet"):
             pss_razor.evaluate(trained.supernet, measured_loader())
         with pytest.raises(ConfigError, match="top_k = 0"):
             pss_razor.evaluate(trained, measured_loader(), top_k=0)
@@ -197,7 +197,19 @@ class TestExport:
         with pytest.raises(ConfigError, match=r"takes what pss_razor.evaluate returned, not a FitResult"):
             pss_razor.export(trained, tmp_path)
 
+    def test_other_channels(self, tmp_path, capfd):
+        """They train, and are warned of."""
+        images, labels = part(0, 96).tensors
+        grey = torch.utils.data.TensorDataset(images[:, :1], labels)
+        options = dict(epochs=1, num_targets=2, work_dir=tmp_path / "work", log_level="WARNING")
+        trained = pss_razor.fit(small_supernet(channels=1), train_loader(grey), **options)
+        err = capfd.readouterr()
+        assert "exported networks take 3" in err.out + err.err
+        measured = pss_razor.evaluate(trained, torch.utils.data.DataLoader(grey, 24), top_k=1, calibration_batches=1)
+        with pytest.raises(ConfigError, match="images have 1 channels, and exported networks take 3"):
+            pss_razor.export(measured, tmp_path / "out")
+
     def test_a_file_in_the_way(self, measured, tmp_path):
         (tmp_path / "out").touch()
-        with pytest.raises(ConfigError, match="out_dir = .* is a file"):
+        with pytest.raises(ConfigError, match=r"out_dir = .* is a file"):
             pss_razor.export(measured, tmp_path / "out")

@@ -65,7 +65,9 @@ class RandomStateHook(Hook):
         if get_rank() < len(processes):
             try:
                 set_random_state(processes[get_rank()])
-                for generator, own in zip(_generators(runner.train_dataloader), state.get("loader") or (), strict=False):
+                for generator, own in zip(
+                    _generators(runner.train_dataloader), state.get("loader") or (), strict=False
+                ):
                     generator.set_state(own.cpu())
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
                 raise CheckpointError(f"the checkpoint's random states are damaged: {error!r}") from error
