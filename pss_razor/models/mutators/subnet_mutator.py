@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -88,7 +89,7 @@ class SubnetMutator(NasMutator):
             before = dimensions[column]
             assert set(values) == set(before.values) and before.probabilities is not None, name
             probabilities = tuple(before.probabilities[before.index(value)] for value in values)
-            dimensions[column] = Dimension(name, before.kind, tuple(values), probabilities)
+            dimensions[column] = dataclasses.replace(before, values=tuple(values), probabilities=probabilities)
         self.space = SearchSpace(dimensions)
         self.activate(self.space.largest)
 
