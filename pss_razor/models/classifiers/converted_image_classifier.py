@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from pss_razor.core import ConfigError, SearchSpace
 from pss_razor.core.cost_graph import CostGraph
 from pss_razor.models.classifiers.slimmable_image_classifier import SlimmableImageClassifier
@@ -68,6 +70,13 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
         supernet = self.backbone.supernet
         # What the data are checked against.
         self.head.num_classes = supernet.num_outputs
+
+    def original_network(self) -> nn.Module:
+        """The network that was converted, with tensors of its own, as its weights are now; the largest is active.
+
+        Its input are images of the largest resolution, its output logits (N, classes).
+        """
+        return self.backbone.supernet.static(self.backbone.supernet.active_subnet)
 
     def cost_graph(self, space: SearchSpace) -> CostGraph:
         """The layers of the network over a search space."""
