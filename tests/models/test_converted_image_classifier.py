@@ -29,10 +29,12 @@ CLASSIFIER = dict(type="ConvertedImageClassifier", network=dict(type="torchvisio
 
 
 def seeded_network(**options):
-    """Has the same weights whenever it is built, as trained ones are."""
+    """Has the same weights whenever it is built, as a trained one, and is as sure of its classes."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        return torchvision.models.mobilenet_v3_small(**options)
+        network = torchvision.models.mobilenet_v3_small(**options)
+    network.classifier[3].weight.data *= 300
+    return network
 
 
 def build(**options):
@@ -175,7 +177,8 @@ class TestOriginalTeacher:
     @pytest.fixture
     def algorithm(self):
         torch.manual_seed(0)
-        options = ["model.teacher=original", "model.architecture.network.dropout=0"]
+        network = f"model.architecture.network.type={__name__}.seeded_network"
+        options = ["model.teacher=original", network, "model.architecture.network.dropout=0"]
         config = load_config(str(TINY), options, "none", None)
         return MODELS.build(config.model)
 
@@ -187,8 +190,7 @@ class TestOriginalTeacher:
         return {"inputs": list(images), "data_samples": samples}
 
     def test_losses_are_against_its_logits(self, algorithm, batch):
-        torch.manual_seed(0)
-        network = torchvision.models.mobilenet_v3_small(width_mult=0.25, num_classes=10).eval()
+        network = seeded_network(width_mult=0.25, num_classes=10).eval()
         with torch.no_grad():  # what training has made of the supernet does not change the teacher
             for parameter in algorithm.parameters():
                 parameter.add_(0.01 * torch.randn(parameter.shape))
