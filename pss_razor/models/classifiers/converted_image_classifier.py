@@ -24,7 +24,7 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
         network: See :class:`ConvertedNetwork`.
         resolutions: Input resolutions in pixels to choose from; None: the resolution is not searched.
         input_size: Side of the images in pixels, where the resolution is not searched.
-        num_classes: Classes, if not those of the network.
+        num_classes: Classes; None: those of the network.
         width_range: Smallest and largest share of a layer's channels.
         divisor: Widths are multiples of it.
         depth: Whether residual blocks may be skipped.
