@@ -137,6 +137,11 @@ class PSS(BaseAlgorithm):
         """The search space."""
         return self.mutator.space
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """Whether a subnet may not run all layers; of widths alone, the smallest subnet still has a part of each."""
+        return any(dimension.kind in ("op", "value") for dimension in self.space.dimensions)
+
     @cached_property
     def cost_graph(self) -> CostGraph:
         """The layers of the supernet over its search space."""
