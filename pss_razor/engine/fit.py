@@ -76,6 +76,7 @@ def fit(
     optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
     schedule: str | None = "cosine",
     warmup_epochs: int = 0,
+    teacher: str = "largest",
     pool_size: int = 50,
     p_explore: tuple[float, float] = (1.0, 0.01),
     temperature: tuple[float, float] = (1.0, 0.01),
@@ -111,6 +112,8 @@ def fit(
             ``lambda parameters: torch.optim.AdamW(parameters, 1e-3)``; ``lr`` and ``weight_decay`` are then its own.
         schedule: The learning rate falls to 0 by ``"cosine"`` or ``"linear"``; None keeps it.
         warmup_epochs: Epochs in which it rises from a hundredth, before that.
+        teacher: Whose logits subnets learn: ``"largest"``, the paper's, or ``"original"``, the network as it is when this
+            is called, which must be trained.
         pool_size: Most subnets of a pool.
         p_explore: See :class:`~pss_razor.engine.PrioritizedPoolSamplerHook`.
         temperature: The same.
@@ -147,7 +150,7 @@ def fit(
     config.default_hooks.subnet_sampler |= dict(pool_size=pool_size, p_explore=p_explore, temperature=temperature)
     config.default_hooks.logger.interval = log_interval
     with DefaultScope.overwrite_default_scope("mmrazor"):
-        algorithm = _build_algorithm(supernet, constraints, latency_table)
+        algorithm = _build_algorithm(supernet, constraints, latency_table, teacher)
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
     wrapper = "OptimWrapper" if not amp else "AmpOptimWrapper" if on_gpu else "CPUAmpOptimWrapper"
     validation: dict[str, Any] = {}
@@ -194,7 +197,9 @@ def accuracy_config(num_classes: int) -> dict[str, Any]:
     return dict(type="mmcls.Accuracy", topk=(1, 5) if num_classes > 5 else (1,))
 
 
-def _build_algorithm(supernet: Supernet, constraints: list[dict[str, Any]], latency_table: Any) -> PSS:
+def _build_algorithm(
+    supernet: Supernet, constraints: list[dict[str, Any]], latency_table: Any, teacher: str
+) -> PSS:
     estimators: dict[str, dict[str, Any]] = dict(flops=dict(type="FlopsEstimator"), params=dict(type="ParamsEstimator"))
     if latency_table is not None:
         estimators["latency_cpu"] = dict(type="LatencyEstimator", table=latency_table, device="cpu")
@@ -205,6 +210,7 @@ def _build_algorithm(supernet: Supernet, constraints: list[dict[str, Any]], late
         estimators,
         input_size=supernet.image_shape[-1],
         channels_last=True,
+        teacher=teacher,
         data_preprocessor=LabelledTensorsDataPreprocessor(supernet.num_outputs),
     )
 

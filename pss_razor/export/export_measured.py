@@ -20,6 +20,8 @@ from pss_razor.export.exporter import export_subnets
 from pss_razor.export.formats import check_formats
 from pss_razor.static.static_net import IMAGE_CHANNELS
 
+from mmengine.dist import get_world_size
+
 _UNKNOWN = dict(channel_order=None, mean=None, std=None, resize=None, formula="as the data loader's transforms do it")
 
 
@@ -47,13 +49,18 @@ def export(
         The entries of the manifest.
 
     Raises:
-        ConfigError: A format is unknown, ``out_dir`` is a file, or images have not three channels.
+        ConfigError: There are several processes, a format is unknown, ``out_dir`` is a file, or images have not three channels.
         ExportError: A package is not installed, or an exported network's logits differ from the supernet's.
     """
     if not isinstance(measured, MeasuredPools):
         raise ConfigError(f"export takes what pss_razor.evaluate returned, not a {type(measured).__name__}")
     if isinstance(formats, str):
         raise ConfigError(f"formats = {formats!r} must be several, such as ('torch', 'bundle')")
+    if get_world_size() > 1:
+        raise ConfigError(
+            f"export in one process instead of {get_world_size()}: in a program of its own, where fit(…, resume=True) "
+            "returns what was trained"
+        )
     check_formats(formats, f"formats = {formats}")
     if input_size not in ("own", "full"):
         raise ConfigError(f"input_size = {input_size!r} is not known; choose 'own' or 'full'")

@@ -26,7 +26,7 @@ class ConvertedNetwork(BaseModule):
         network: ``type="torchvision.NAME"``, ``"timm.NAME"`` or ``"package.module.function"``, and the arguments of
             what builds it, such as ``weights="IMAGENET1K_V1"``. Or a supernet, for which all else is settled.
         image_size: Side of the images in pixels, of the largest resolution.
-        num_classes: Classes, if not those of the network: its last linear layer is made anew.
+        num_classes: Classes; if the network has not as many, its last linear layer is made anew.
         resolutions: Sides of the images in pixels that it will be run on.
         width_range: See :func:`pss_razor.convert`.
         divisor: See :func:`pss_razor.convert`.
@@ -136,16 +136,24 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         ) from error
     try:
         return build(**arguments)
+    except OSError as error:
+        raise ConfigError(
+            f"the weights of {name} cannot be loaded with {arguments} ({error}); offline, put their file into "
+            f"{torch.hub.get_dir()}/checkpoints, or set TORCH_HOME. To test or to export a checkpoint, which has "
+            "weights of its own, model.architecture.network.weights=None will do"
+        ) from error
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"network {name} cannot be built with {arguments}: {error}") from error
 
 
 def _replace_classifier(model: nn.Module, num_classes: int) -> None:
-    """Make the last linear layer (or 1 × 1 conv, SqueezeNet) anew for another number of classes."""
+    """Make the last linear layer (or 1 × 1 conv, SqueezeNet) anew, unless it is for so many classes."""
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     if not found:
         raise ConfigError(f"{type(model).__name__} has no linear layer to make anew for {num_classes} classes")
     name, last = found[-1]
+    if num_classes == (last.out_features if isinstance(last, nn.Linear) else last.out_channels):
+        return
     bias = last.bias is not None
     new: nn.Module
     if isinstance(last, nn.Linear):

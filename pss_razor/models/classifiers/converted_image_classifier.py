@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
 from pss_razor.conversion import Supernet
 from pss_razor.core import ConfigError, SearchSpace
 from pss_razor.core.cost_graph import CostGraph
@@ -24,7 +26,7 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
         network: See :class:`ConvertedNetwork`. Of a supernet, only ``head`` and ``**kwargs`` are asked besides.
         resolutions: Input resolutions in pixels to choose from; None: the resolution is not searched.
         input_size: Side of the images in pixels, where the resolution is not searched.
-        num_classes: Classes, if not those of the network.
+        num_classes: Classes; None: those of the network.
         width_range: Smallest and largest share of a layer's channels.
         divisor: Widths are multiples of it.
         depth: Whether residual blocks may be skipped.
@@ -72,6 +74,13 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
     def summary(self) -> str:
         """See :meth:`pss_razor.conversion.Supernet.summary`."""
         return self.backbone.supernet.summary()
+
+    def original_network(self) -> nn.Module:
+        """The network that was converted, with tensors of its own, as its weights are now; the largest is active.
+
+        Its input are images of the largest resolution, its output logits (N, classes).
+        """
+        return self.backbone.supernet.static(self.backbone.supernet.active_subnet)
 
     def cost_graph(self, space: SearchSpace) -> CostGraph:
         """The layers of the network over a search space."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,7 +88,7 @@ class SubnetMutator(ActiveSubnetMixin, NasMutator):
             before = dimensions[column]
             assert set(values) == set(before.values) and before.probabilities is not None, name
             probabilities = tuple(before.probabilities[before.index(value)] for value in values)
-            dimensions[column] = Dimension(name, before.kind, tuple(values), probabilities)
+            dimensions[column] = dataclasses.replace(before, values=tuple(values), probabilities=probabilities)
         self.space = SearchSpace(dimensions)
         self.activate(self.space.largest)
 
