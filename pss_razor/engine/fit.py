@@ -112,8 +112,8 @@ def fit(
             ``lambda parameters: torch.optim.AdamW(parameters, 1e-3)``; ``lr`` and ``weight_decay`` are then its own.
         schedule: The learning rate falls to 0 by ``"cosine"`` or ``"linear"``; None keeps it.
         warmup_epochs: Epochs in which it rises from a hundredth, before that.
-        teacher: Whose logits subnets learn: ``"largest"``, the paper's, or ``"original"``, the network as it is when this
-            is called, which must be trained.
+        teacher: Whose logits subnets learn: the ``"largest"``'s, as in the paper, or those of the ``"original"``, the
+            network as it is when this is called, which must be trained.
         pool_size: Most subnets of a pool.
         p_explore: See :class:`~pss_razor.engine.PrioritizedPoolSamplerHook`.
         temperature: The same.
@@ -197,9 +197,7 @@ def accuracy_config(num_classes: int) -> dict[str, Any]:
     return dict(type="mmcls.Accuracy", topk=(1, 5) if num_classes > 5 else (1,))
 
 
-def _build_algorithm(
-    supernet: Supernet, constraints: list[dict[str, Any]], latency_table: Any, teacher: str
-) -> PSS:
+def _build_algorithm(supernet: Supernet, constraints: list[dict[str, Any]], latency_table: Any, teacher: str) -> PSS:
     estimators: dict[str, dict[str, Any]] = dict(flops=dict(type="FlopsEstimator"), params=dict(type="ParamsEstimator"))
     if latency_table is not None:
         estimators["latency_cpu"] = dict(type="LatencyEstimator", table=latency_table, device="cpu")

@@ -49,7 +49,8 @@ def export(
         The entries of the manifest.
 
     Raises:
-        ConfigError: There are several processes, a format is unknown, ``out_dir`` is a file, or images have not three channels.
+        ConfigError: There are several processes, a format is unknown, ``out_dir`` is a file, or images have not three
+            channels.
         ExportError: A package is not installed, or an exported network's logits differ from the supernet's.
     """
     if not isinstance(measured, MeasuredPools):

@@ -112,6 +112,21 @@ class TestTraining:
         history = trained.runner.message_hub.get_scalar("val/largest/accuracy/top1").data
         assert len(history[0]) == 1  # at the end
 
+    def test_logs_what_is_searched_once(self, trained):
+        (log,) = Path(trained.runner.log_dir).glob("*.log")
+        assert log.read_text().count("searched: 100.0% of the FLOPs") == 1
+
+    def test_the_original_teaches(self, tmp_path):
+        """From other logits than the largest subnet's, the other subnets learn something else; it learns the same."""
+        loader = train_loader(part(0, 32), shuffle=False)
+        by, losses = {}, {}
+        for teacher in ("largest", "original"):
+            supernet = small_supernet(sort="l1")
+            trained = fit(tmp_path / teacher, supernet, loader, teacher=teacher, epochs=1, lr=0.1)
+            by[teacher] = torch.cat([p.detach().flatten() for p in supernet.parameters()])
+            losses[teacher] = trained.runner.message_hub.get_scalar("train/largest_ce").data[0]
+        assert losses["largest"][0] == losses["original"][0] and not torch.equal(by["largest"], by["original"])
+
     def test_targets(self, tmp_path):
         trained = fit(tmp_path, targets=[0.1, 0.25, 0.4], epochs=1)
         assert set(trained.pools) <= {("flops", 0.1), ("flops", 0.25), ("flops", 0.4)} and len(trained.pools) > 1
@@ -275,6 +290,7 @@ class TestBadArguments:
             (dict(targets=[0.2]), "must increase evenly"),
             (dict(num_targets=1), "num_targets = 1"),
             (dict(pool_size=0), "pool_size = 0"),
+            (dict(teacher="mine"), "teacher = 'mine' is not known"),
             (dict(device="cuda:77"), "device = 'cuda:77' cannot be used"),
             (dict(device="gpu"), "device = 'gpu' cannot be used"),
             (dict(optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)), "optimizer is a SGD"),
