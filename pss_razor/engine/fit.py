@@ -20,7 +20,7 @@ from pss_razor.config import config_folder
 from pss_razor.conversion import Supernet
 from pss_razor.core import CheckpointError, ConfigError, PrioritizedPools
 from pss_razor.engine.hooks import PrioritizedPoolSamplerHook
-from pss_razor.engine.labelled_loader import check_labelled_loader
+from pss_razor.engine.labelled_loader import batch_size_of, check_labelled_loader, check_last_batch
 from pss_razor.models import PSS, ConvertedImageClassifier, LabelledTensorsDataPreprocessor, SubnetMutator
 from pss_razor.static.static_net import IMAGE_CHANNELS
 
@@ -28,8 +28,6 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-# The rate of the ImageNet recipes and the images of a step that it is for.
-_LR, _LR_BATCH = 0.3, 1024
 _WARMUP_START = 0.01  # share of the rate
 _SCHEDULES = {
     "cosine": dict(type="CosineAnnealingLR", eta_min=0.0),
@@ -135,24 +133,36 @@ def fit(
         raise ConfigError(
             f"fit trains a supernet, not a {type(supernet).__name__}; make one: pss_razor.convert(model, images)"
         )
-    _check_numbers(epochs, warmup_epochs, schedule, optimizer, lr)
+    _check_counts(epochs=epochs, val_interval=val_interval, log_interval=log_interval)
+    _check_schedule(schedule, warmup_epochs, epochs)
+    _check_optimizer(optimizer, lr)
     device = _check_device(device)
     processes = int(os.environ.get("WORLD_SIZE", 1))
     loaders = dict(train_loader=train_loader, val_loader=val_loader)
     for name, loader in loaders.items():
         if loader is not None:
             check_labelled_loader(supernet, loader, name, processes)
-    lr = _default_lr(train_loader, processes) if lr is None and optimizer is None else lr
+    check_last_batch(train_loader, "train_loader")
     constraints = _constraints(metric, num_targets, targets, latency_table)
     checkpoint = _check_work_dir(Path(work_dir), epochs, resume)
 
-    config = Config.fromfile(config_folder() / "_base_" / "algorithms" / "pss.py")
+    config, recipe = (
+        Config.fromfile(config_folder() / "_base_" / name)
+        for name in ("algorithms/pss.py", "schedules/imagenet_pss_250e.py")
+    )
     config.default_hooks.subnet_sampler |= dict(pool_size=pool_size, p_explore=p_explore, temperature=temperature)
     config.default_hooks.logger.interval = log_interval
     with DefaultScope.overwrite_default_scope("mmrazor"):
         algorithm = _build_algorithm(supernet, constraints, latency_table, teacher)
     on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
-    wrapper = "OptimWrapper" if not amp else "AmpOptimWrapper" if on_gpu else "CPUAmpOptimWrapper"
+    optim_wrapper = dict(type="OptimWrapper" if not amp else "AmpOptimWrapper" if on_gpu else "CPUAmpOptimWrapper")
+    if optimizer is not None:
+        optim_wrapper["optimizer"] = _make_optimizer(optimizer, algorithm)
+    else:
+        images = processes * batch_size_of(train_loader)
+        lr = recipe.optim_wrapper.optimizer.lr * images / recipe.auto_scale_lr.base_batch_size if lr is None else lr
+        recipe.optim_wrapper.optimizer |= dict(lr=lr, weight_decay=weight_decay)
+        optim_wrapper = {**recipe.optim_wrapper, **optim_wrapper}
     validation: dict[str, Any] = {}
     if val_loader is not None:
         validation = dict(
@@ -166,7 +176,7 @@ def fit(
             str(work_dir),
             train_dataloader=train_loader,
             train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=val_interval),
-            optim_wrapper=_optim_wrapper(wrapper, algorithm, optimizer, lr, weight_decay),
+            optim_wrapper=optim_wrapper,
             param_scheduler=_schedulers(schedule, warmup_epochs, epochs),
             default_hooks=config.default_hooks,
             launcher="pytorch" if processes > 1 else "none",
@@ -213,25 +223,11 @@ def _build_algorithm(supernet: Supernet, constraints: list[dict[str, Any]], late
     )
 
 
-def _optim_wrapper(
-    kind: str,
-    algorithm: PSS,
-    optimizer: Callable[..., torch.optim.Optimizer] | None,
-    lr: float | None,
-    weight_decay: float,
-) -> dict[str, Any]:
-    if optimizer is not None:
-        return dict(type=kind, optimizer=optimizer(list(algorithm.parameters())))
-    recipe = Config.fromfile(config_folder() / "_base_" / "schedules" / "imagenet_pss_250e.py")
-    recipe.merge_from_dict({"optim_wrapper.optimizer": dict(lr=lr, weight_decay=weight_decay)})
-    return dict(recipe.optim_wrapper, type=kind)
-
-
-def _default_lr(loader: DataLoader, processes: int) -> float:
-    batch_size = getattr(loader.batch_sampler, "batch_size", None)
-    if batch_size is None:
-        raise ConfigError("train_loader has a batch sampler without batch_size, by which lr would be chosen; give lr")
-    return _LR * processes * batch_size / _LR_BATCH
+def _make_optimizer(make: Callable[[list[nn.Parameter]], torch.optim.Optimizer], algorithm: PSS) -> Any:
+    made = make(list(algorithm.parameters()))
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigError(f"optimizer returned a {type(made).__name__} of the parameters; it must make an optimizer")
+    return made
 
 
 def _schedulers(schedule: str | None, warmup_epochs: int, epochs: int) -> list[dict[str, Any]]:
@@ -265,13 +261,20 @@ def _constraints(
     return [dict(metric=metrics[0], first=values[0], last=values[-1], step=float(f"{steps[0]:.9g}"))]
 
 
-def _check_numbers(epochs: int, warmup_epochs: int, schedule: str | None, optimizer: Any, lr: float | None) -> None:
-    if type(epochs) is not int or epochs < 1:
-        raise ConfigError(f"epochs = {epochs!r} must be a whole number of at least 1")
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if type(count) is not int or count < 1:
+            raise ConfigError(f"{name} = {count!r} must be a whole number of at least 1")
+
+
+def _check_schedule(schedule: str | None, warmup_epochs: int, epochs: int) -> None:
     if not 0 <= warmup_epochs < epochs:
         raise ConfigError(f"warmup_epochs = {warmup_epochs} must be less than epochs = {epochs}")
     if schedule is not None and schedule not in _SCHEDULES:
         raise ConfigError(f"schedule = {schedule!r} is not known; choose from {list(_SCHEDULES)}, or None")
+
+
+def _check_optimizer(optimizer: Any, lr: float | None) -> None:
     if optimizer is not None and not callable(optimizer):
         raise ConfigError(
             f"optimizer is a {type(optimizer).__name__}; give a function that makes one of a list of parameters, such "
@@ -279,6 +282,8 @@ def _check_numbers(epochs: int, warmup_epochs: int, schedule: str | None, optimi
         )
     if lr is not None and optimizer is not None:
         raise ConfigError(f"lr = {lr} is of the optimizer that there is without optimizer=…; give it to yours instead")
+    if lr is not None and not lr > 0:
+        raise ConfigError(f"lr = {lr} must be positive")
 
 
 def _check_device(device: str | torch.device | None) -> str | None:

@@ -56,6 +56,36 @@ def check_labelled_loader(supernet: Supernet, loader: Any, name: str, processes:
     _check_labels(supernet, batch[1], loader, name)
 
 
+def check_last_batch(loader: DataLoader, name: str) -> None:
+    """Check that no training batch has a single image.
+
+    Raises:
+        ConfigError: One has, and BN cannot normalise by it.
+    """
+    batch_size = batch_size_of(loader)
+    rest = 0 if getattr(loader.batch_sampler, "drop_last", False) else len(sampler_of(loader)) % batch_size
+    if (rest or batch_size) == 1:
+        raise ConfigError(
+            f"{name}: the last batch of {len(loader)} has one image, whose statistics BN cannot use; give the loader "
+            "drop_last=True, and a batch_size above 1"
+        )
+
+
+def batch_size_of(loader: DataLoader) -> int:
+    """Images of a batch, in this process.
+
+    Raises:
+        ConfigError: A batch sampler of one's own does not say.
+    """
+    batch_size = getattr(loader.batch_sampler, "batch_size", None)
+    if type(batch_size) is not int:
+        raise ConfigError(
+            f"the {type(loader.batch_sampler).__name__} of a loader has no batch_size, by which the learning rate and "
+            "BN's calibration go; give it this attribute"
+        )
+    return batch_size
+
+
 def sampler_of(loader: DataLoader) -> Any:
     """What orders the images: a sampler, also inside of a batch sampler."""
     return getattr(loader.batch_sampler, "sampler", loader.sampler)

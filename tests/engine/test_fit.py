@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ import pss_razor
 from pss_razor.core import CheckpointError, ConfigError, DataError
 from pss_razor.datasets import Digits
 
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 
 TINY = Path(__file__).resolve().parents[1] / "tiny" / "tiny_converted.py"
@@ -150,9 +152,33 @@ class TestTraining:
         }
         np.testing.assert_allclose(rates[steps:], 0.5 * falling[schedule], rtol=1e-6, atol=1e-12)
 
+    def test_the_seed_says_all(self, tmp_path, assert_same_training):
+        """Draws, the order of images, their augmentation; whatever was drawn before."""
+        for name, seed in (("a", 4), ("b", 4), ("c", 5)):
+            fit(tmp_path / name, loader=train_loader(Noisy()), epochs=1, seed=seed)
+            torch.rand(3)
+        assert_same_training(tmp_path / "a" / "epoch_1.pth", tmp_path / "b" / "epoch_1.pth")
+        with pytest.raises(AssertionError):
+            assert_same_training(tmp_path / "a" / "epoch_1.pth", tmp_path / "c" / "epoch_1.pth")
+
     def test_default_learning_rate(self, trained):
         rates = trained.runner.message_hub.get_scalar("train/lr").data[0]
         assert rates[0] == pytest.approx(0.3 * 16 / 1024)
+
+    def test_defaults_are_those_of_the_configs(self):
+        base = Path(__file__).resolve().parents[2] / "configs" / "_base_"
+        runtime = Config.fromfile(base / "algorithms" / "pss.py")
+        recipe = Config.fromfile(base / "schedules" / "imagenet_pss_250e.py")
+        expected = {
+            name: runtime.default_hooks.subnet_sampler[name] for name in ("pool_size", "p_explore", "temperature")
+        }
+        expected |= {"log_interval": runtime.default_hooks.logger.interval, "seed": runtime.randomness.seed}
+        expected |= {"weight_decay": recipe.optim_wrapper.optimizer.weight_decay}
+        expected |= {"val_interval": recipe.train_cfg.val_interval}
+        defaults = inspect.signature(pss_razor.fit).parameters
+        assert {name: defaults[name].default for name in expected} == expected
+        calibration_batches = inspect.signature(pss_razor.evaluate).parameters["calibration_batches"].default
+        assert calibration_batches == runtime.test_cfg.calibration_batches
 
     def test_optimizer_of_ones_own(self, tmp_path):
         made = []
@@ -280,6 +306,11 @@ class TestBadArguments:
             (dict(supernet=SmallNetwork()), "trains a supernet, not a SmallNetwork"),
             (dict(epochs=0), "epochs = 0"),
             (dict(epochs=1.5), "epochs = 1.5"),
+            (dict(val_interval=0), "val_interval = 0"),
+            (dict(log_interval=0), "log_interval = 0"),
+            (dict(lr=0.0), "lr = 0.0 must be positive"),
+            (dict(loader=train_loader(part(0, 33), drop_last=False)), "the last batch of 3 has one image"),
+            (dict(optimizer=lambda parameters: None), "optimizer returned a NoneType"),
             (dict(warmup_epochs=2), "warmup_epochs = 2 must be less than epochs = 2"),
             (dict(schedule="step"), "schedule = 'step' is not known"),
             (dict(metric="macs"), r"metric = 'macs' is not known; choose from \['flops'"),

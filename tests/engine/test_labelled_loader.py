@@ -8,7 +8,7 @@ from small_network import SIDE, digits, part, small_supernet, train_loader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
 from pss_razor.core import ConfigError, DataError
-from pss_razor.engine.labelled_loader import check_labelled_loader
+from pss_razor.engine.labelled_loader import batch_size_of, check_labelled_loader, check_last_batch
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,39 @@ def test_looking_changes_no_random_state(supernet):
     torch.manual_seed(3)
     check_labelled_loader(supernet, train_loader(Noisy(*part(0, 8).tensors), batch_size=4), "train_loader")
     assert torch.equal(torch.randn(2), expected)
+
+
+class TestLastBatch:
+    @pytest.mark.parametrize(
+        "loader",
+        [
+            train_loader(part(0, 33)),  # drops the last
+            train_loader(part(0, 34), drop_last=False),
+            train_loader(part(0, 32), drop_last=False),
+            DataLoader(part(0, 33), batch_sampler=BatchSampler(SequentialSampler(part(0, 33)), 16, True)),
+            DataLoader(part(0, 33), 16, sampler=list(range(32))),
+        ],
+    )
+    def test_has_several_images(self, loader):
+        check_last_batch(loader, "train_loader")
+        assert batch_size_of(loader) == 16 and min(len(labels) for _, labels in loader) > 1
+
+    @pytest.mark.parametrize(
+        "loader",
+        [
+            train_loader(part(0, 33), drop_last=False),
+            train_loader(part(0, 8), batch_size=1),
+            DataLoader(part(0, 33), batch_sampler=BatchSampler(SequentialSampler(part(0, 33)), 16, False)),
+        ],
+    )
+    def test_has_one(self, loader):
+        assert min(len(labels) for _, labels in loader) == 1
+        with pytest.raises(ConfigError, match=r"train_loader: the last batch of \d+ has one image"):
+            check_last_batch(loader, "train_loader")
+
+    def test_of_unknown_size(self):
+        with pytest.raises(ConfigError, match="the list of a loader has no batch_size"):
+            batch_size_of(DataLoader(part(0, 8), batch_sampler=[[0, 1], [2, 3]]))
 
 
 def test_several_processes(supernet):

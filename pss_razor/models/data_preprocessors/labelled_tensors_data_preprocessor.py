@@ -19,6 +19,8 @@ from mmengine.model import BaseDataPreprocessor
 class LabelledTensorsDataPreprocessor(BaseDataPreprocessor):
     """Moves a batch to the device and leaves the images as the loader's transforms have made them.
 
+    Copies to a GPU do not wait for it if the loader has ``pin_memory=True``.
+
     Args:
         num_classes: Classes that labels may have.
 
@@ -50,6 +52,8 @@ class LabelledTensorsDataPreprocessor(BaseDataPreprocessor):
                     f"an image has the label {wrong}; the network has {self.num_classes} outputs, so that labels are 0 "
                     f"to {self.num_classes - 1}: convert a network with more outputs, or number the classes from 0"
                 )
+        if self.device.type == "cuda" and not labels.is_cuda:
+            labels = labels.pin_memory()  # the copy would wait for the device otherwise
         moved = self.cast_data(labels)
         if labels.is_floating_point():
             samples = [ClsDataSample().set_gt_score(score) for score in moved]
