@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 def count_flops(model: nn.Module, images: torch.Tensor) -> int:
     """Of one image."""
+    model.requires_grad_(False)  # the counter looks for gradient functions of what requires one
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images[:1])
     return counter.get_total_flops()
