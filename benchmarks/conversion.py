@@ -72,13 +72,22 @@ def _unknown(name: str) -> Callable[[], nn.Module]:
     return build
 
 
+def build_network(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network in evaluation mode, always the same; a head of zeros would make all logits equal."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = build().eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model
+
+
 def examine(build: Callable[[], nn.Module], size: int, subnets: int) -> dict[str, Any]:
     """Convert a network and compare; what is found."""
-    torch.manual_seed(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = build().eval()
+        model = build_network(build)
         images = torch.randn(2, 3, size, size)
         start = time.perf_counter()
         supernet = convert(model, images)

@@ -11,19 +11,19 @@ import argparse
 import copy
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import modelopt.torch.nas as mtn
 import torch
-from conversion import BAR, networks
+from conversion import BAR, build_network, networks
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_flops(model: nn.Module, images: torch.Tensor) -> int:
     """Of one image."""
+    model.requires_grad_(False)  # the counter looks for gradient functions of what requires one
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(images[:1])
     return counter.get_total_flops()
@@ -31,10 +31,7 @@ def count_flops(model: nn.Module, images: torch.Tensor) -> int:
 
 def examine(build: Callable[[], nn.Module], size: int) -> dict[str, Any]:
     """Convert a network and compare; what is found."""
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = build().eval()
+    model = build_network(build)
     images = torch.randn(2, 3, size, size)
     with torch.no_grad():
         expected = model(images)

@@ -292,6 +292,24 @@ class TestTraining:
             net = load_subnet(out / own.name)
             assert (net(images) - subnet.net(images)).abs().max() <= 1e-5
 
+    def test_a_network_of_concatenations_is_bundled(self, make_runner, tmp_path):
+        """Of most layers behind a concatenation, a subnet has no prefix of the weights."""
+        network = dict(type="torchvision.models.DenseNet", growth_rate=16, block_config=(3, 2), num_init_features=32)
+        options = {"model.architecture.network": network | dict(_delete_=True, bn_size=2, num_classes=10)}
+        options |= {"train_cfg.max_epochs": 1}
+        make_runner(tmp_path, options, TINY).train()
+        runner = make_runner(tmp_path, options | {"load_from": str(tmp_path / "epoch_1.pth")}, TINY)
+        runner.test()
+        chosen = [own for own in runner.test_loop.results if own.rank == 0]
+        evaluator = runner.test_loop.build_evaluator_of_pools()
+        out = tmp_path / "out"
+        export_subnets(evaluator, chosen, runner.test_dataloader, out, ["torch", "onnx", "bundle"])
+        images = torch.randn(2, 3, 32, 32)
+        bundled = load_bundle(out / "bundle.safetensors").subnets
+        assert sum(bool(subnet.parts) for subnet in bundled) >= len(chosen) - 1 >= 3
+        for own, subnet in zip(chosen, bundled, strict=True):
+            assert torch.equal(load_subnet(out / own.name)(images), subnet.net(images))
+
     def test_averaged_weights_have_widths_of_their_own(self, algorithm):
         """EMA copies the algorithm; the copy's mutator switches the copy."""
         twin = copy.deepcopy(algorithm)
