@@ -354,7 +354,7 @@ class TestBadArguments:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path):
-    """By torchrun, each with its own images: equal weights and results."""
+    """By torchrun, each with its own images: equal weights and results, which one process exports."""
     here = Path(__file__).parent
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launcher, here / "two_processes_fit.py", tmp_path]
@@ -366,3 +366,7 @@ def test_two_processes(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first["parameters"], second["parameters"], strict=True))
     assert first["accuracies"] == second["accuracies"]
     assert all(value * 60 / 100 == pytest.approx(round(value * 60 / 100), abs=1e-3) for value in first["accuracies"])
+    trained = fit(tmp_path / "work", supernet=small_supernet(seed=3), epochs=1, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(first["parameters"], trained.supernet.parameters(), strict=True))
+    measured = pss_razor.evaluate(trained, measured_loader(), top_k=1, calibration_batches=2)
+    assert len(pss_razor.export(measured, tmp_path / "out", formats=["torch"])) == len(measured.best) - 2
