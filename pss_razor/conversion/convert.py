@@ -121,7 +121,7 @@ def convert(
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs)
+    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs, images.shape[1:])
     _check(supernet, images, expected, exact=sort is None)
     return supernet.train(model.training)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,18 @@ from torch.nn import functional as F
 from pss_razor.conversion.groups import ChannelGroup
 from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
 from pss_razor.conversion.propagate import Propagation
-from pss_razor.core import AdditiveCost, Subnet
+from pss_razor.core import ActiveSubnetMixin, AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
 
 _DRAWS = 20_000
 
 
-class Supernet(nn.Module):
+class Supernet(ActiveSubnetMixin, nn.Module):
     """A supernet that :func:`convert` has made of a network.
 
     Attributes:
         num_outputs: Classes.
+        image_shape: (C, H, W) of the images, of the largest resolution.
         space: The search space.
         costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
             subnet.
@@ -42,9 +42,11 @@ class Supernet(nn.Module):
         partial: Sequence[PartialLayer],
         propagation: Propagation,
         num_outputs: int,
+        image_shape: Sequence[int],
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
+        self.image_shape = tuple(image_shape)
         self.network = network
         self.graph = graph
         self.space = graph.space
@@ -68,17 +70,7 @@ class Supernet(nn.Module):
         for name, run in self._blocks.items():
             for index, block in enumerate(run):
                 block.skipped = index >= subnet[name]
-        self.active_subnet = Subnet(subnet)
-
-    @contextlib.contextmanager
-    def active(self, subnet: Mapping[str, Any]) -> Iterator[None]:
-        """Run the body with a subnet active, then the former one."""
-        before = self.active_subnet
-        self.activate(subnet)
-        try:
-            yield
-        finally:
-            self.activate(before)
+        self._active = Subnet(subnet)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""

@@ -51,6 +51,7 @@ def export_subnets(
     source: Mapping[str, Any] | None = None,
     criterion: Criterion = Criterion(),  # noqa: B008 - frozen
     measure: Measure | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Write static networks and their manifest.
 
@@ -72,6 +73,7 @@ def export_subnets(
         criterion: The metric that manifest and bundle have as accuracy.
         measure: Evaluates the exported networks of the subnets that have ``metrics``; None takes the accuracies of
             the supernet.
+        preprocessing: What manifest and bundle say of it; None reads it off the algorithm and the data loader.
 
     Returns:
         The manifest's entries.
@@ -81,7 +83,10 @@ def export_subnets(
         ExportError: An exported network's logits differ from the supernet's by more than its format may.
     """
     check_bundle_accuracies(subnets, formats)
-    exporter = _Exporter(evaluator, dataloader, directory, formats, input_size, source, criterion, measure)
+    preprocessing = preprocessing or describe_preprocessing(evaluator.algorithm, dataloader)
+    exporter = _Exporter(
+        evaluator, dataloader, directory, formats, input_size, source, criterion, measure, preprocessing
+    )
     return exporter.export(subnets)
 
 
@@ -112,6 +117,7 @@ class _Exporter:
         source: Mapping[str, Any] | None,
         criterion: Criterion,
         measure: Measure | None,
+        preprocessing: Mapping[str, Any],
     ) -> None:
         self.evaluator = evaluator
         self.algorithm = evaluator.algorithm
@@ -123,7 +129,7 @@ class _Exporter:
         self.source = source
         self.criterion = criterion
         self.measure = measure
-        self.preprocessing = describe_preprocessing(self.algorithm, dataloader)
+        self.preprocessing = dict(preprocessing)
         self.images = torch.empty(0)
 
     def export(self, subnets: Sequence[EvaluatedSubnet]) -> list[dict[str, Any]]:

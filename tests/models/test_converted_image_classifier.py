@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from small_network import small_supernet
 from torch.nn import functional as F
 
 from pss_razor.core import ConfigError
@@ -17,7 +18,7 @@ from pss_razor.deploy.bundle import load_bundle
 from pss_razor.engine.launch import load_config
 from pss_razor.evaluation.bn_calibration import calibrate_bn, get_bn_statistics, set_bn_statistics
 from pss_razor.export.exporter import export_subnets
-from pss_razor.models import SlimmableMobileNetV2
+from pss_razor.models import SlimmableMobileNetV2, SubnetMutator
 from pss_razor.models.backbones.converted_network import build_network
 from pss_razor.registry import MODELS
 
@@ -112,6 +113,23 @@ class TestClassifier:
     def test_bad_configs(self, options, message):
         with pytest.raises(ConfigError, match=message):
             build(**options)
+
+    def test_of_a_supernet(self, capfd):
+        """It is the one that is given, with all its dimensions; building logs nothing."""
+        supernet = small_supernet(num_classes=7)
+        classifier = build(network=supernet)
+        assert classifier.backbone.supernet is supernet and classifier.head.num_classes == 7
+        mutator = SubnetMutator()
+        mutator.prepare_from_supernet(classifier)
+        assert set(mutator.space.names) == set(supernet.space.names)
+        images = torch.randn(2, 3, 16, 16)
+        classifier.eval()
+        with torch.no_grad(), mutator.active(mutator.space.smallest):
+            logits = classifier(images)
+            with supernet.active(supernet.space.smallest):
+                assert torch.equal(supernet(images), logits)
+        captured = capfd.readouterr()
+        assert classifier.summary() == supernet.summary() and "searched" not in captured.out + captured.err
 
     def test_a_function_of_ones_own(self):
         config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)
