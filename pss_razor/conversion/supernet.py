@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pss_razor.conversion.groups import ChannelGroup
+from pss_razor.conversion.latency_parts import RunnablePart
 from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
 from pss_razor.conversion.propagate import Propagation
 from pss_razor.core import AdditiveCost, Subnet
@@ -42,6 +43,7 @@ class Supernet(nn.Module):
         partial: Sequence[PartialLayer],
         propagation: Propagation,
         num_outputs: int,
+        latency_parts: Mapping[str, RunnablePart],
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
@@ -52,6 +54,7 @@ class Supernet(nn.Module):
         self._groups = {root: (extent.dimension, int(extent.values[-1])) for root, extent in extents.items()}
         self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
         self._partial = list(partial)
+        self._latency_parts = dict(latency_parts)
         self.reasons = _reasons(propagation)
         self.activate(self.space.largest)
 
@@ -62,13 +65,16 @@ class Supernet(nn.Module):
             ConfigError: It is not in the search space.
         """
         self.space.encode([subnet])
-        widths = {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
+        widths = self._widths(subnet)
         for module in self._partial:
             module.update(widths)
         for name, run in self._blocks.items():
             for index, block in enumerate(run):
                 block.skipped = index >= subnet[name]
         self.active_subnet = Subnet(subnet)
+
+    def _widths(self, subnet: Mapping[str, Any]) -> dict[ChannelGroup, int]:
+        return {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
 
     @contextlib.contextmanager
     def active(self, subnet: Mapping[str, Any]) -> Iterator[None]:
@@ -91,6 +97,19 @@ class Supernet(nn.Module):
         """A subnet as a plain network with tensors of its own; it takes images of the subnet's resolution."""
         with self.active(subnet), torch.no_grad():
             return _to_static(copy.deepcopy(self.network))
+
+    def static_part(self, name: str, subnet: Mapping[str, Any], batch: int = 1) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """A part of a subnet whose latency is measured as one, as a plain network, and random inputs.
+
+        Args:
+            name: Of one of ``graph.blocks``.
+            subnet: The subnet, in which the part runs.
+            batch: Images.
+        """
+        part = self._latency_parts[name]
+        with self.active(subnet), torch.no_grad():
+            module = _to_static(copy.deepcopy(fx.GraphModule(dict(part.modules), part.graph)))
+        return module, tuple(own.make(subnet.get("resolution"), batch, self._widths(subnet)) for own in part.inputs)
 
     def summary(self) -> str:
         """What is searched, what is not and why, and the smallest, the median and the largest subnet."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pss_razor.core import ConfigError, SearchSpace
+from torch import Tensor, nn
+
+from pss_razor.core import ConfigError, SearchSpace, Subnet
 from pss_razor.core.cost_graph import CostGraph
 from pss_razor.models.classifiers.slimmable_image_classifier import SlimmableImageClassifier
 from pss_razor.registry import MODELS
@@ -70,5 +72,10 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
         self.head.num_classes = supernet.num_outputs
 
     def cost_graph(self, space: SearchSpace) -> CostGraph:
-        """The layers of the network over a search space."""
-        return CostGraph(space, self.backbone.supernet.graph.layers, ())
+        """The layers and parts of the network over a search space."""
+        graph = self.backbone.supernet.graph
+        return CostGraph(space, graph.layers, graph.blocks)
+
+    def static_part(self, name: str, subnet: Subnet, batch: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """See :meth:`pss_razor.conversion.Supernet.static_part`."""
+        return self.backbone.supernet.static_part(name, subnet, batch)
