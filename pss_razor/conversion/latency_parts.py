@@ -19,8 +19,8 @@ from pss_razor.conversion.propagate import REGULARISER_NAMES, Propagation, Use
 from pss_razor.conversion.trace import ShapeReader
 from pss_razor.core.cost_graph import Extent, PartSpec
 
-# Combinations of widths and resolutions that a block may have and still be measured as one: a table of its latency has
-# as many entries, and the sampler ties its widths together.
+# Combinations of widths, resolutions and depths that a block may have and still be measured as one: a table of its
+# latency has as many entries, and the sampler ties its widths together.
 _MOST_COMBINATIONS = 50_000
 # They do nothing in evaluation mode.
 _REGULARISERS = REGULARISER_NAMES | {"Dropout", "stochastic_depth"}
@@ -105,8 +105,8 @@ def find_parts(
 ) -> list[Part]:
     """Divide a network into parts: residual blocks and modules of a class that occurs repeatedly, the largest first.
 
-    A block is a part if all of it runs or none, and its widths and resolutions have at most 50,000 combinations; else
-    the blocks inside of it are looked at. What is in none is divided into single layers, each with the norm, the
+    A block is a part if all of it runs or none, and its widths, resolutions and depths have at most 50,000 combinations;
+    else the blocks inside of it are looked at. What is in none is divided into single layers, each with the norm, the
     activation and what else follows it.
 
     Args:
@@ -218,7 +218,8 @@ class _PartFinder:
             return False
         widths = _Widths(self._layouts(nodes))
         resolutions = len(self.readers) if self.resolution else 1
-        count = math.prod(len(self.extents[group].values) for group in widths.groups) * resolutions
+        depths = 1 if runs is None else len(runs.values)
+        count = math.prod(len(self.extents[group].values) for group in widths.groups) * resolutions * depths
         return count <= _MOST_COMBINATIONS and widths.is_linear
 
     def _body(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:

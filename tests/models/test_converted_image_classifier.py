@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 import torchvision
 
 from pss_razor.core import ConfigError
+from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.deploy import load_subnet, read_manifest
 from pss_razor.deploy.bundle import load_bundle
 from pss_razor.engine.launch import load_config
+from pss_razor.estimators import LatencyTable
 from pss_razor.evaluation.bn_calibration import calibrate_bn, get_bn_statistics, set_bn_statistics
 from pss_razor.export.exporter import export_subnets
 from pss_razor.models import SlimmableMobileNetV2
@@ -103,6 +106,46 @@ class TestClassifier:
     def test_a_function_of_ones_own(self):
         config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)
         assert build_network(config).fc.out_features == 2
+
+
+class TestLatency:
+    """With a table of the numbers of pixels and channels; what is measured is tested with the tools."""
+
+    @pytest.fixture(scope="class")
+    def table(self, algorithm, tmp_path_factory):
+        path = tmp_path_factory.mktemp("table") / "table.json"
+        geometries = algorithm.cost_graph.geometries
+        LatencyTable({g: g.in_size + sum(g.widths) * 0.25 for g in geometries}, "cpu").save(path)
+        return path
+
+    def build(self, name, table):
+        config = load_config(str(name), None, "none", None)
+        config.model.estimators = dict(latency_cpu=dict(type="LatencyEstimator", table=str(table), device="cpu"))
+        config.model.constraints = [dict(metric="latency_cpu", num_targets=3)]
+        torch.manual_seed(0)
+        return MODELS.build(config.model)
+
+    def test_constraints(self, table):
+        algorithm = self.build(TINY, table)
+        (constraint,) = algorithm.constraints
+        cost = algorithm.costs["latency_cpu"]
+        sampler = build_conditional_sampler(cost, constraint)
+        for index, target in enumerate(constraint.targets):
+            subnets, _ = sampler.draw_many(target, 20, np.random.default_rng(0))
+            assert (constraint.nearest_target_index(cost(subnets)) == index).all()
+
+    def test_the_table_of_another_network(self, table):
+        with pytest.raises(ConfigError, match=r"table\.json: the latency table lacks 233 blocks of this search space"):
+            self.build(TINY.parents[2] / "configs" / "pss" / "pss_mbv2_flops_digits.py", table)
+
+    def test_a_damaged_table(self, table, tmp_path):
+        document = json.loads(table.read_text())
+        removed = document["rows"].pop(7)
+        (tmp_path / "damaged.json").write_text(json.dumps(document))
+        with pytest.raises(
+            ConfigError, match=rf"lacks 1 blocks of this search space, the first is block.*{removed[0]}"
+        ):
+            self.build(TINY, tmp_path / "damaged.json")
 
 
 def test_mobilenet_v2_costs_what_the_hand_written_one_does(build_algorithm):
