@@ -105,9 +105,9 @@ def find_parts(
 ) -> list[Part]:
     """Divide a network into parts: residual blocks and modules of a class that occurs repeatedly, the largest first.
 
-    A block is a part if all of it runs or none, and its widths, resolutions and depths have at most 50,000 combinations;
-    else the blocks inside of it are looked at. What is in none is divided into single layers, each with the norm, the
-    activation and what else follows it.
+    A block is a part if all of it runs or none, and its widths, resolutions and depths have at most 50,000
+    combinations; else the blocks inside of it are looked at. What is in none is divided into single layers, each with
+    the norm, the activation and what else follows it.
 
     Args:
         network: The graph.

@@ -81,7 +81,7 @@ class Residuals(nn.Module):
 
 
 class Branches(nn.Module):
-    """Concatenations: of the stem and two convs, read by one conv and a norm; and one that is the classifier's input."""
+    """Concatenations: of the stem and two convs, read by a norm and convs; and one that the classifier reads."""
 
     def __init__(self):
         super().__init__()
