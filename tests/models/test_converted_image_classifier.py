@@ -20,9 +20,9 @@ from pss_razor.engine.launch import load_config
 from pss_razor.estimators import LatencyTable
 from pss_razor.evaluation.bn_calibration import calibrate_bn, get_bn_statistics, set_bn_statistics
 from pss_razor.export.exporter import export_subnets
-from pss_razor.models import LeanReLU6
+from pss_razor.models import LeanReLU6, SubnetMutator
 from pss_razor.models.backbones.converted_network import build_network
-from pss_razor.models.static_subnet import WithoutResize
+from pss_razor.models.static_subnet import WithoutResize, static_subnet
 from pss_razor.registry import MODELS
 from pss_razor.static import trace_static
 
@@ -148,6 +148,17 @@ class TestLatency:
         for index, target in enumerate(constraint.targets):
             subnets, _ = sampler.draw_many(target, 20, np.random.default_rng(0))
             assert (constraint.nearest_target_index(cost(subnets)) == index).all()
+
+    def test_a_network_that_cannot_be_exported_can_be_measured(self):
+        """ConvNeXt has layer norms and scales, which static networks of exports have not."""
+        classifier = build(network=dict(type="torchvision.convnext_tiny", num_classes=3), input_size=32).eval()
+        mutator = SubnetMutator()
+        mutator.prepare_from_supernet(classifier)
+        subnet = mutator.space.smallest
+        network, images = static_subnet(classifier, mutator, subnet, "cpu", 2, 32)
+        with torch.no_grad(), mutator.active(subnet):
+            assert torch.equal(network(images), classifier(images))
+        assert sum(tensor.numel() for tensor in network.parameters()) < sum(p.numel() for p in classifier.parameters())
 
     def test_the_table_of_another_network(self, table):
         with pytest.raises(ConfigError, match=r"table\.json: the latency table lacks 233 blocks of this search space"):
