@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from pss_razor.conversion.depth import Block, find_runs, isolate
 from pss_razor.conversion.groups import ChannelGroup, Segment
 from pss_razor.conversion.importance import sort_channels
+from pss_razor.conversion.latency_parts import find_parts, make_runnable
 from pss_razor.conversion.layers import (
     ActiveChannels,
     PartialBatchNorm,
@@ -110,8 +111,12 @@ def convert(
         reasons = "; ".join(sorted({str(g.root.frozen) for g in propagation.groups})[:3])
         raise ConfigError(f"{type(model).__name__} has nothing to search: {reasons}")
     space = SearchSpace(dimensions)
-    graph = _cost_graph(network, propagation, readers, sizes, space, extents, runs_of)
+    resolution = "resolution" if resolutions is not None else None
+    latency_parts = find_parts(network, propagation, readers, extents, runs_of, resolution)
+    blocks_of_latency = tuple(part.spec for part in latency_parts)
+    graph = CostGraph(space, _layers(network, propagation, readers, sizes, space, extents, runs_of), blocks_of_latency)
     partial = _replace_layers(network, propagation)
+    runnable = {part.spec.name: make_runnable(network, part) for part in latency_parts}
     if sort is not None:
         axes = [axis for module in partial for axis in module.axes()]
         norms = [axis for m in partial if isinstance(m, PartialBatchNorm) for axis in m.axes()[2:3]]
@@ -121,7 +126,7 @@ def convert(
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs, images.shape[1:])
+    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs, images.shape[1:], runnable)
     _check(supernet, images, expected, exact=sort is None)
     return supernet.train(model.training)
 
@@ -228,7 +233,7 @@ def _depth_dimensions(runs: Sequence[Sequence[Block]], low: float) -> tuple[list
     return dimensions, runs_of
 
 
-def _cost_graph(
+def _layers(
     network: fx.GraphModule,
     propagation: Propagation,
     readers: dict[int, ShapeReader],
@@ -236,7 +241,7 @@ def _cost_graph(
     space: SearchSpace,
     extents: dict[ChannelGroup, Extent],
     runs_of: dict[str, Extent],
-) -> CostGraph:
+) -> tuple[LayerSpec, ...]:
     """A layer with several segments is as many layers, since its costs add up."""
     modules = dict(network.named_modules())
     resolution = "resolution" if "resolution" in space.names else None
@@ -296,7 +301,7 @@ def _cost_graph(
                 ]  # fmt: skip
     layers += _unsearched(network, readers, sizes, resolution, searched, runs_of, propagation)
     layers += _final_pool(network, propagation, readers, sizes, resolution, channels)
-    return CostGraph(space, tuple(layers), ())
+    return tuple(layers)
 
 
 def _unsearched(

@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pss_razor.conversion.groups import ChannelGroup
-from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
+from pss_razor.conversion.latency_parts import RunnablePart
+from pss_razor.conversion.layers import PartialLayer, ResidualBlock
 from pss_razor.conversion.propagate import Propagation
 from pss_razor.core import ActiveSubnetMixin, AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
@@ -43,6 +44,7 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         propagation: Propagation,
         num_outputs: int,
         image_shape: Sequence[int],
+        latency_parts: Mapping[str, RunnablePart],
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
@@ -54,6 +56,7 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         self._groups = {root: (extent.dimension, int(extent.values[-1])) for root, extent in extents.items()}
         self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
         self._partial = list(partial)
+        self._latency_parts = dict(latency_parts)
         self.reasons = _reasons(propagation)
         self.activate(self.space.largest)
 
@@ -64,13 +67,16 @@ class Supernet(ActiveSubnetMixin, nn.Module):
             ConfigError: It is not in the search space.
         """
         self.space.encode([subnet])
-        widths = {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
+        widths = self._widths(subnet)
         for module in self._partial:
             module.update(widths)
         for name, run in self._blocks.items():
             for index, block in enumerate(run):
                 block.skipped = index >= subnet[name]
         self._active = Subnet(subnet)
+
+    def _widths(self, subnet: Mapping[str, Any]) -> dict[ChannelGroup, int]:
+        return {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""
@@ -83,6 +89,19 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         """A subnet as a plain network with tensors of its own; it takes images of the subnet's resolution."""
         with self.active(subnet), torch.no_grad():
             return _to_static(copy.deepcopy(self.network))
+
+    def static_part(self, name: str, subnet: Mapping[str, Any], batch: int = 1) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """A part of a subnet whose latency is measured as one, as a plain network, and random inputs.
+
+        Args:
+            name: Of one of ``graph.blocks``.
+            subnet: The subnet, in which the part runs.
+            batch: Images.
+        """
+        part = self._latency_parts[name]
+        with self.active(subnet), torch.no_grad():
+            module = _to_static(copy.deepcopy(fx.GraphModule(dict(part.modules), part.graph)))
+        return module, tuple(own.make(subnet.get("resolution"), batch, self._widths(subnet)) for own in part.inputs)
 
     def summary(self) -> str:
         """What is searched, what is not and why, and the smallest, the median and the largest subnet."""
@@ -117,8 +136,8 @@ class Supernet(ActiveSubnetMixin, nn.Module):
 
 
 def _to_static(module: nn.Module) -> nn.Module:
-    if isinstance(module, PartialLayer | PartialParameter | PartialSplit):
-        return module.to_static_op()
+    if (to_static_op := getattr(module, "to_static_op", None)) is not None:
+        return to_static_op()
     if isinstance(module, ResidualBlock):
         return nn.Identity() if module.skipped else _to_static(module.body)
     for name, child in list(module.named_children()):

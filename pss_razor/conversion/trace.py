@@ -96,6 +96,7 @@ class ShapeReader(fx.Interpreter):
 
     Attributes:
         shapes: Node name -> shape of a tensor; None for values that are none.
+        dtypes: Node name -> type of a tensor.
         macs: Node name -> multiply-accumulates of one image, as ``torch.utils.flop_counter`` counts them.
     """
 
@@ -103,6 +104,7 @@ class ShapeReader(fx.Interpreter):
         meta = copy.deepcopy(network).to("meta").eval()  # batch norm of one image
         super().__init__(meta, garbage_collect_values=True)
         self.shapes: dict[str, tuple[int, ...] | None] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
         self.macs: dict[str, int] = {}
 
     def read(self, channels: int, size: int) -> None:
@@ -119,4 +121,6 @@ class ShapeReader(fx.Interpreter):
                 value = super().run_node(n)
             self.macs[n.name] = counter.get_total_flops() // 2
         self.shapes[n.name] = tuple(value.shape) if isinstance(value, Tensor) else None
+        if isinstance(value, Tensor):
+            self.dtypes[n.name] = value.dtype
         return value

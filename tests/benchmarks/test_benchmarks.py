@@ -8,6 +8,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ import bundle  # noqa: E402
 import candidate_costs  # noqa: E402
 import common  # noqa: E402
 import conversion  # noqa: E402
+import converted_step  # noqa: E402
 import gpu  # noqa: E402
 import pool_evaluation  # noqa: E402
 import pool_simulation  # noqa: E402
@@ -203,6 +205,46 @@ class TestConversion:
 
     def test_one_that_does_not(self):
         assert "nothing to search" in conversion.examine(torch.nn.Flatten, 8, 1).get("error", "")
+
+
+class TestConvertedStep:
+    """torchvision's MobileNetV2, converted, beside the hand-written one."""
+
+    @pytest.fixture(scope="class")
+    def pair(self):
+        sizes = {**SIZE_32, "model.architecture.resolutions": [64]}
+        return common.build("pss_mbv2_flops", **sizes)[0], converted_step.convert("mobilenet_v2", 64, depth=False)[0]
+
+    def test_the_same_widths_have_the_same_flops(self, pair):
+        hand, converted = pair
+        generator = np.random.default_rng(0)
+        drawn = [hand.space.decode(generator.integers(np.array(hand.space.shape))) for _ in range(20)]
+        own = [converted_step.widths_of_torchvision(subnet, converted.space) for subnet in drawn]
+        assert len(set(drawn)) == 20
+        counts = [
+            np.rint(algorithm.costs["flops"](algorithm.space.encode(subnets)) * 1e6).astype(int).tolist()
+            for algorithm, subnets in ((hand, drawn), (converted, own))
+        ]
+        assert counts[0] == counts[1]
+
+    def test_their_steps_run_the_same_subnets(self, pair):
+        hand, converted = pair
+        cost = converted.costs["flops"]
+        before = converted.space
+        converted_step.same_subnets(hand, converted)
+        for name in ("smallest", "largest"):
+            expected = hand.costs["flops"](hand.space.encode([getattr(hand.space, name)]))
+            assert cost(before.encode([getattr(converted.space, name)])) == pytest.approx(expected, rel=1e-12)
+
+    @pytest.mark.slow
+    def test_figures(self):
+        found = figures(converted_step.measure, batch=2, side=32, rounds=1, threads=1)
+        assert list(found) == [
+            "converted_resnet50_over_static",
+            "converted_mobilenet_v3_large_over_static",
+            "converted_mobilenet_v2_over_hand_written",
+        ]
+        assert all(figure.value > 0 and figure.met is not None for figure in found.values())
 
 
 def test_the_pick_of_a_pool_is_chosen_on_other_images():

@@ -200,8 +200,8 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
     manifest = {"format": 1, "created": "2024", "versions": {"torch": "2"}, "preprocessing": {"mean": [1.0, 2.0]}}
     manifest["subnets"] = [subnet, {**subnet, "target": 300}]
 
-    row = ["Conv2d", 32, 3, 8, None, 3, 2, 1, 12.5]
-    table = {"format": 1, "unit": "us", "device": "cpu", "provenance": {"threads": 1}, "correction": [1.1, -3.0]}
+    row = ["Conv2d", 32, 3, 8, None, 3, 2, 1, [16, 24], 12.5]
+    table = {"format": 3, "unit": "us", "device": "cpu", "provenance": {"threads": 1}, "correction": [1.1, -3.0]}
     table |= {"interpolate": True, "columns": [*BlockGeometry._fields, "latency_us"], "rows": [row, ["Pool", *row[1:]]]}
 
     record = {"name": "flops_1", "metric": "flops", "target": 1, "metrics": {"accuracy/top1": 50.0}, **subnet}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,17 +11,22 @@ import pytest
 import torch
 import torchvision
 from small_network import small_supernet
+from torch import nn
 from torch.nn import functional as F
 
 from pss_razor.core import ConfigError
+from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.deploy import load_subnet, read_manifest
 from pss_razor.deploy.bundle import load_bundle
 from pss_razor.engine.launch import load_config
+from pss_razor.estimators import LatencyTable
 from pss_razor.evaluation.bn_calibration import calibrate_bn, get_bn_statistics, set_bn_statistics
 from pss_razor.export.exporter import export_subnets
-from pss_razor.models import SlimmableMobileNetV2, SubnetMutator
+from pss_razor.models import LeanReLU6, SubnetMutator
 from pss_razor.models.backbones.converted_network import build_network
+from pss_razor.models.static_subnet import WithoutResize, static_subnet
 from pss_razor.registry import MODELS
+from pss_razor.static import trace_static
 
 from mmcls.structures import ClsDataSample
 from mmengine.optim import OptimWrapper
@@ -131,43 +137,72 @@ class TestClassifier:
         captured = capfd.readouterr()
         assert classifier.summary() == supernet.summary() and "searched" not in captured.out + captured.err
 
+    def test_relu6_is_the_lean_one_until_it_is_static(self):
+        classifier = build(network=dict(type="torchvision.mobilenet_v2", num_classes=3), input_size=32)
+        torch.manual_seed(0)
+        network = torchvision.models.mobilenet_v2(num_classes=3).eval()
+        images = torch.randn(2, 3, 32, 32)
+        found = [module for module in classifier.modules() if isinstance(module, nn.ReLU6)]
+        assert len(found) == 35 and all(type(module) is LeanReLU6 for module in found)
+        with torch.no_grad():
+            assert torch.equal(classifier.eval()(images), network(images))
+        static = trace_static(WithoutResize(classifier), 32)
+        assert not any(isinstance(module, LeanReLU6) for module in static.modules())
+
     def test_a_function_of_ones_own(self):
         config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)
         assert build_network(config).fc.out_features == 2
 
 
-def test_mobilenet_v2_costs_what_the_hand_written_one_does(build_algorithm):
-    """torchvision's, converted, with the same widths and resolution."""
-    hand = build_algorithm("pss_mbv2_flops")
-    classifier = build(
-        network=dict(type="torchvision.mobilenet_v2"), resolutions=[128, 224], width_range=(0.5, 1.0), depth=False
-    )
-    supernet = classifier.backbone.supernet
-    backbone = hand.architecture.backbone
-    assert isinstance(backbone, SlimmableMobileNetV2)
-    subnet = dict(hand.space.decode(np.array(hand.space.shape) // 2), resolution=128)
-    # Names here: the first conv that makes the width. Blocks are features.1 to features.17, by stage.
-    stages = {"stage1": [1], "stage2": [2, 3], "stage3": [4, 5, 6], "stage4": [7, 8, 9, 10], "stage5": [11, 12, 13],
-              "stage6": [14, 15, 16], "stage7": [17]}  # fmt: skip
-    own = dict(supernet.space.largest, resolution=128)
-    width = subnet["stem"]
-    own["features.0.0"] = width
-    for stage, blocks in stages.items():
-        for index, block in enumerate(blocks):
-            expansion = f"features.{block}.conv.0.0"
-            if block > 1:
-                own[expansion] = 6 * width
-            projection = f"features.{block}.conv.{2 if block > 1 else 1}"
-            if index == 0 and projection in own:
-                own[projection] = subnet[stage]
-            width = subnet[stage]
-    assert set(own) == set(supernet.space.names)
-    widths = {d.name: d.values for d in supernet.space.dimensions}
-    if all(value in widths[name] for name, value in own.items()):
-        expected = hand.costs["flops"](hand.space.encode([subnet]))
-        np.testing.assert_allclose(supernet.costs["flops"](supernet.space.encode([own])), expected, rtol=1e-12)
-    else:
-        pytest.fail(f"widths of the hand-written space are missing: {own}")
+class TestLatency:
+    """With a table of the numbers of pixels and channels; what is measured is tested with the tools."""
+
+    @pytest.fixture(scope="class")
+    def table(self, algorithm, tmp_path_factory):
+        path = tmp_path_factory.mktemp("table") / "table.json"
+        geometries = algorithm.cost_graph.geometries
+        LatencyTable({g: g.in_size + sum(g.widths) * 0.25 for g in geometries}, "cpu").save(path)
+        return path
+
+    def build(self, name, table):
+        config = load_config(str(name), None, "none", None)
+        config.model.estimators = dict(latency_cpu=dict(type="LatencyEstimator", table=str(table), device="cpu"))
+        config.model.constraints = [dict(metric="latency_cpu", num_targets=3)]
+        torch.manual_seed(0)
+        return MODELS.build(config.model)
+
+    def test_constraints(self, table):
+        algorithm = self.build(TINY, table)
+        (constraint,) = algorithm.constraints
+        cost = algorithm.costs["latency_cpu"]
+        sampler = build_conditional_sampler(cost, constraint)
+        for index, target in enumerate(constraint.targets):
+            subnets, _ = sampler.draw_many(target, 20, np.random.default_rng(0))
+            assert (constraint.nearest_target_index(cost(subnets)) == index).all()
+
+    def test_a_network_that_cannot_be_exported_can_be_measured(self):
+        """ConvNeXt has layer norms and scales, which static networks of exports have not."""
+        classifier = build(network=dict(type="torchvision.convnext_tiny", num_classes=3), input_size=32).eval()
+        mutator = SubnetMutator()
+        mutator.prepare_from_supernet(classifier)
+        subnet = mutator.space.smallest
+        network, images = static_subnet(classifier, mutator, subnet, "cpu", 2, 32)
+        with torch.no_grad(), mutator.active(subnet):
+            assert torch.equal(network(images), classifier(images))
+        assert sum(tensor.numel() for tensor in network.parameters()) < sum(p.numel() for p in classifier.parameters())
+
+    def test_the_table_of_another_network(self, table):
+        with pytest.raises(ConfigError, match=r"table\.json: the latency table lacks 233 blocks of this search space"):
+            self.build(TINY.parents[2] / "configs" / "pss" / "pss_mbv2_flops_digits.py", table)
+
+    def test_a_damaged_table(self, table, tmp_path):
+        document = json.loads(table.read_text())
+        removed = document["rows"].pop(7)
+        (tmp_path / "damaged.json").write_text(json.dumps(document))
+        with pytest.raises(
+            ConfigError, match=rf"lacks 1 blocks of this search space, the first is block.*{removed[0]}"
+        ):
+            self.build(TINY, tmp_path / "damaged.json")
 
 
 class TestStatistics:

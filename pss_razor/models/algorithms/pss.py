@@ -145,8 +145,6 @@ class PSS(BaseAlgorithm):
     @cached_property
     def cost_graph(self) -> CostGraph:
         """The layers of the supernet over its search space."""
-        if hasattr(self.architecture, "cost_graph"):  # of a converted network, which need not be run for it
-            return self.architecture.cost_graph(self.space)
         return read_cost_graph(self.architecture, self.space, self.mutator.active, input_size=self.input_size)
 
     @cached_property

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from pss_razor.conversion import Supernet
-from pss_razor.core import ConfigError, SearchSpace
+from pss_razor.core import ConfigError, SearchSpace, Subnet
 from pss_razor.core.cost_graph import CostGraph
 from pss_razor.models.backbones import ConvertedNetwork
 from pss_razor.models.classifiers.slimmable_image_classifier import SlimmableImageClassifier
@@ -83,5 +83,10 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
         return self.backbone.supernet.static(self.backbone.supernet.active_subnet)
 
     def cost_graph(self, space: SearchSpace) -> CostGraph:
-        """The layers of the network over a search space."""
-        return CostGraph(space, self.backbone.supernet.graph.layers, ())
+        """The layers and parts of the network over a search space."""
+        graph = self.backbone.supernet.graph
+        return CostGraph(space, graph.layers, graph.blocks)
+
+    def static_part(self, name: str, subnet: Subnet, batch: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """See :meth:`pss_razor.conversion.Supernet.static_part`."""
+        return self.backbone.supernet.static_part(name, subnet, batch)
