@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pss_razor.conversion.groups import ChannelGroup
-from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
+from pss_razor.conversion.layers import PartialLayer, ResidualBlock
+from pss_razor.conversion.operations import PartialOperation
 from pss_razor.conversion.propagate import Propagation
 from pss_razor.core import AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
@@ -39,7 +40,7 @@ class Supernet(nn.Module):
         graph: CostGraph,
         extents: Mapping[ChannelGroup, Extent],
         blocks: Sequence[Sequence[ResidualBlock]],
-        partial: Sequence[PartialLayer],
+        partial: Sequence[PartialLayer | PartialOperation],
         propagation: Propagation,
         num_outputs: int,
     ) -> None:
@@ -49,7 +50,7 @@ class Supernet(nn.Module):
         self.graph = graph
         self.space = graph.space
         self.costs: dict[str, AdditiveCost] = {"flops": graph.flops, "params": graph.params}
-        self._groups = {root: (extent.dimension, int(extent.values[-1])) for root, extent in extents.items()}
+        self._groups = {group: (extent.dimension, int(extent.values[-1])) for group, extent in extents.items()}
         self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
         self._partial = list(partial)
         self.reasons = _reasons(propagation)
@@ -62,7 +63,7 @@ class Supernet(nn.Module):
             ConfigError: It is not in the search space.
         """
         self.space.encode([subnet])
-        widths = {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
+        widths = {group: subnet[name] if name is not None else full for group, (name, full) in self._groups.items()}
         for module in self._partial:
             module.update(widths)
         for name, run in self._blocks.items():
@@ -125,7 +126,7 @@ class Supernet(nn.Module):
 
 
 def _to_static(module: nn.Module) -> nn.Module:
-    if isinstance(module, PartialLayer | PartialParameter | PartialSplit):
+    if isinstance(module, PartialLayer | PartialOperation):
         return module.to_static_op()
     if isinstance(module, ResidualBlock):
         return nn.Identity() if module.skipped else _to_static(module.body)
@@ -140,7 +141,6 @@ def _reasons(propagation: Propagation) -> dict[str, list[str]]:
     """Why groups are not searched -> their names."""
     reasons: dict[str, list[str]] = {}
     for group in propagation.groups:
-        root = group.root
-        if root is group and root.frozen is not None:
-            reasons.setdefault(root.frozen, []).append(root.name)
+        if group.frozen is not None:
+            reasons.setdefault(group.frozen, []).append(group.name)
     return reasons
