@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from pss_razor.conversion.depth import Block, find_runs, isolate
 from pss_razor.conversion.groups import ChannelGroup, Segment
-from pss_razor.conversion.importance import sort_channels
+from pss_razor.conversion.importance import Batch, check_sort, sort_channels
 from pss_razor.conversion.layers import (
     ActiveChannels,
     ComputedConv2d,
@@ -71,6 +71,7 @@ def convert(
     depth: bool = True,
     sort: str | None = None,
     resolutions: Sequence[int] | None = None,
+    batches: Iterable[Batch] | None = None,
 ) -> Supernet:
     """Turn a network into a supernet that starts as the network, weights and all (DESIGN.md, section 7).
 
@@ -84,8 +85,9 @@ def convert(
         width_range: Smallest and largest share of a layer's channels; also the least share of a run's blocks.
         divisor: Widths are multiples of it.
         depth: Whether blocks may be skipped.
-        sort: Order of the channels: by ``"l1"`` or ``"bn"``, see :func:`sort_channels`; None leaves them.
+        sort: Order of the channels: by ``"l1"``, ``"bn"`` or ``"taylor"``, see :func:`sort_channels`; None leaves them.
         resolutions: Sides of the images in pixels to choose from; None does not search them.
+        batches: Images (N, C, H, W) and labels (N,) for ``sort="taylor"``.
 
     Returns:
         The supernet, in the mode of ``model``; its largest subnet is active, and computes what ``model`` does.
@@ -105,9 +107,12 @@ def convert(
             f"images have {images.shape[-2]} x {images.shape[-1]} pixels; give square ones of the largest resolution, "
             f"{sizes[-1]}"
         )
+    check_sort(sort, batches)
     model = copy.deepcopy(model)
     expected = _logits(model, images)
-    network = trace(model, images)
+    channels = images.shape[1]
+    others = [(len(images) + 1, channels, size, size) for size in sizes]
+    network = trace(model, images, others)
     readers = _read_shapes(network, images, sizes)
     largest = readers[sizes[-1]]
     num_outputs = _num_outputs(network, largest)
@@ -130,7 +135,8 @@ def convert(
         axes = [axis for module in partial for axis in module.axes()]
         norms = [axis for m in partial if isinstance(m, PartialBatchNorm) for axis in m.axes()[2:3]]
         groups = [group for group in propagation.groups if not group.frozen]
-        sort_channels(axes, groups, sort, norms)
+        network.recompile()
+        sort_channels(network, axes, groups, sort, norms, batches or ())
     blocks = _isolate_blocks(network, runs)
     network.graph.lint()
     network.recompile()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -31,16 +32,23 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def trace(model: nn.Module, images: Tensor) -> fx.GraphModule:
+def trace(model: nn.Module, images: Tensor, others: Sequence[Sequence[int]] = ()) -> fx.GraphModule:
     """The graph of a network, in evaluation mode; modules, parameters and buffers are those of ``model``.
 
-    What a network decides by its images' sizes is decided for these. A module that cannot be traced is called as one.
+    What a network decides by its images' sizes is decided once. A module that cannot be traced is called as one.
+
+    Args:
+        model: The network, changed.
+        images: (N, C, H, W) like those it is called with.
+        others: Other shapes, for which it must decide the same.
 
     Raises:
-        ConfigError: What it does depends on the values of its input; names the line.
+        ConfigError: What it does depends on the values of its input, and names the line; or it is not the same for
+            another shape.
     """
     whole: set[str] = set()
     with evaluating(model):
+        blank = copy.deepcopy(model).to("meta")
         while True:  # each time, one module more is left whole
             tracer = _Tracer(model, images, whole)
             try:
@@ -51,11 +59,34 @@ def trace(model: nn.Module, images: Tensor) -> fx.GraphModule:
                     where = _place(error)
                     raise ConfigError(f"{type(model).__name__} cannot be traced by torch.fx{where}: {error}") from error
                 whole.add(str(tracer.failed))
+        for shape in others:
+            _compare(model, graph, blank, shape, whole)
     _call_modules(model, graph)
     _restore_dropout(model, graph)
     network = fx.GraphModule(model, graph, type(model).__name__)
     _remove_assertions(network)
     return network
+
+
+def _compare(model: nn.Module, graph: fx.Graph, blank: nn.Module, shape: Sequence[int], whole: set[str]) -> None:
+    """Check that the graph is the same for images of another shape."""
+    before = set(vars(blank))
+    try:
+        other = _Tracer(blank, torch.empty(*shape, device="meta"), whole).trace(blank)
+    except Exception as error:
+        raise ConfigError(f"the network does not run on images of {shape[-1]} pixels: {error}") from error
+    for own, new in itertools.zip_longest(graph.nodes, other.nodes):
+        is_same = own is not None and new is not None and own.format_node() == new.format_node()
+        if is_same and own.op == "get_attr" and own.target in vars(model):  # a constant that the trace has made
+            first, second = getattr(model, own.target), getattr(blank, own.target)
+            is_same = first.shape == second.shape and (second.is_meta or torch.equal(first.cpu(), second))
+        if not is_same:
+            raise ConfigError(
+                f"{type(model).__name__} is another network for images of the shape {tuple(shape)}, at "
+                f"{(own or new).format_node()}: it decides by their number or size"
+            )
+    for name in set(vars(blank)) - before:
+        delattr(blank, name)
 
 
 class _Sized:
