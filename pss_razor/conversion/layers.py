@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +15,8 @@ from pss_razor.conversion.groups import Axis, ChannelGroup
 
 Widths = Mapping[ChannelGroup, int]
 Range = tuple[int, int]
+# More runs than this are looked at by position.
+_MOST_RUNS = 32
 # More ranges than this are gathered by an index.
 _MOST_RANGES = 8
 
@@ -35,6 +38,13 @@ class ActiveChannels:
 
     def update(self, widths: Widths) -> None:
         """Take over the active widths of all groups."""
+        ranges = self._join(widths) if len(self.runs) <= _MOST_RUNS else self._search(widths)
+        if ranges != self.ranges:
+            self.ranges, self._index = ranges, None
+            self.count = sum(length for _, length in ranges)
+
+    def _join(self, widths: Widths) -> list[Range]:
+        """The active ranges, run by run."""
         ranges: list[Range] = []
         start = 0
         for run in self.runs:
@@ -44,10 +54,15 @@ class ActiveChannels:
             else:
                 ranges.append((start, length))
             start += run.size
-        ranges = [(first, length) for first, length in ranges if length]
-        if ranges != self.ranges:
-            self.ranges, self._index = ranges, None
-            self.count = sum(length for _, length in ranges)
+        return [(first, length) for first, length in ranges if length]
+
+    def _search(self, widths: Widths) -> list[Range]:
+        """The same, position by position, which is faster for many runs."""
+        units = np.array([widths[group] // group.unit for group in self.axis.groups])
+        positions = np.flatnonzero(self.axis.unit < units[self.axis.owner])
+        ends = np.flatnonzero(np.diff(positions, append=-1) != 1)
+        starts = np.r_[0, ends[:-1] + 1]
+        return list(zip(positions[starts].tolist(), (ends - starts + 1).tolist(), strict=True))
 
     def index(self, device: torch.device) -> Tensor:
         """Active positions, ascending."""

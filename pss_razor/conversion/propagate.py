@@ -553,6 +553,8 @@ class _Propagator:
                 return self._opaque(node)
             self.channels.tie(np.stack([result.channels, other.channels], axis=1))
         elif name in ("view", "reshape") or getattr(node.target, "__name__", "") == "reshape":
+            if result.axis == len(after) - 1 and self._infers_last(node):
+                return result
             if not self._fix_sizes(node, after, result.axis):
                 return self._opaque(node, "its shape is computed")
             self._use(node, "reshape", layout.channels, result.channels, axis=result.axis, source=source)
@@ -567,6 +569,12 @@ class _Propagator:
             return argument
         is_shape = isinstance(argument, fx.Node) and argument.target is getattr and argument.args[1] == "shape"
         return argument.args[0] if is_shape else None
+
+    def _infers_last(self, node: Node) -> bool:
+        """Whether a reshape is to other sizes ``+ (-1,)``."""
+        argument = node.args[1]
+        is_sum = isinstance(argument, fx.Node) and argument.target is operator.add and len(node.args) == 2
+        return is_sum and argument.args[1] == (-1,) and not isinstance(self.layouts[argument], Count)
 
     def _cut_along_one(self, node: Node, layout: Layout, large: Sequence[int], after: Shape) -> Layout:
         """Where channels become several axes, those of one position of one axis come and go together."""

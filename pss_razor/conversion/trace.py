@@ -48,7 +48,7 @@ def trace(model: nn.Module, images: Tensor, others: Sequence[Sequence[int]] = ()
     """
     whole: set[str] = set()
     with evaluating(model):
-        blank = copy.deepcopy(model).to("meta")
+        blank = _on_meta(model)
         while True:  # each time, one module more is left whole
             tracer = _Tracer(model, images, whole)
             try:
@@ -66,6 +66,13 @@ def trace(model: nn.Module, images: Tensor, others: Sequence[Sequence[int]] = ()
     network = fx.GraphModule(model, graph, type(model).__name__)
     _remove_assertions(network)
     return network
+
+
+def _on_meta(model: Any) -> Any:
+    """A copy on the meta device, for which no tensor is copied."""
+    memo: dict[int, Any] = {id(own): nn.Parameter(own.detach().to("meta"), False) for own in model.parameters()}
+    memo |= {id(own): own.to("meta") for own in model.buffers()}
+    return copy.deepcopy(model, memo)
 
 
 def _compare(model: nn.Module, graph: fx.Graph, blank: nn.Module, shape: Sequence[int], whole: set[str]) -> None:
@@ -131,7 +138,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, model: nn.Module, images: Tensor, whole: set[str]) -> None:
         super().__init__()
         self.proxy_buffer_attributes = True
-        self.meta = copy.deepcopy(model).to("meta")
+        self.meta = _on_meta(model)
         self.images = torch.empty_like(images, device="meta")
         self.whole = whole
         self.values: dict[fx.Node, Any] = {}
@@ -204,9 +211,8 @@ class _Tracer(fx.Tracer):
                 return self.images
             case "get_attr":
                 owner, _, last = target.rpartition(".")
-                if hasattr(self.meta.get_submodule(owner), last):
-                    return getattr(self.meta.get_submodule(owner), last)
-                return getattr(self.root, target).to("meta")  # a constant of the trace's own
+                is_own = hasattr(self.meta.get_submodule(owner), last)  # else a constant that the trace has made
+                return getattr(self.meta.get_submodule(owner) if is_own else self.root, last).to("meta")
             case "call_function":
                 return target(*args, **kwargs)
             case "call_method":
@@ -359,8 +365,7 @@ class ShapeReader(fx.Interpreter):
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
-        meta = copy.deepcopy(network).to("meta").eval()  # batch norm of one image
-        super().__init__(meta, garbage_collect_values=True)
+        super().__init__(_on_meta(network).eval(), garbage_collect_values=True)  # batch norm of one image
         self.shapes: dict[str, tuple[int, ...] | None] = {}
         self.macs: dict[str, int] = {}
 
