@@ -39,7 +39,7 @@ TIMM = (
     "resmlp_12_224", "resnest14d", "resnet18", "rexnet_100", "selecsls42b", "seresnet50", "spnasnet_100",
     "swin_tiny_patch4_window7_224", "tinynet_a",
 )  # fmt: skip
-_BAR = 0.6
+BAR = 0.6
 
 
 def networks(
@@ -72,13 +72,22 @@ def _unknown(name: str) -> Callable[[], nn.Module]:
     return build
 
 
+def build_network(build: Callable[[], nn.Module]) -> nn.Module:
+    """A network in evaluation mode, always the same; a head of zeros would make all logits equal."""
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = build().eval()
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model
+
+
 def examine(build: Callable[[], nn.Module], size: int, subnets: int) -> dict[str, Any]:
     """Convert a network and compare; what is found."""
-    torch.manual_seed(0)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = build().eval()
+        model = build_network(build)
         images = torch.randn(2, 3, size, size)
         start = time.perf_counter()
         supernet = convert(model, images)
@@ -118,6 +127,30 @@ def compare(supernet: Supernet, rows: np.ndarray, images: torch.Tensor) -> tuple
     return cost_error, logit_error
 
 
+def tabulate(results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Lines of a table in Markdown."""
+    yield "| network | dimensions | FLOPs searched | smallest / largest FLOPs | seconds | not searched, and why |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, found in results.items():
+        if "error" in found:
+            yield f"| {name} | – | – | – | – | {_shorten(found['error'])} |"
+            continue
+        reasons = list(found["not_searched"].items())
+        reasons = [(reason, names) for reason, names in reasons if reason != "the network's outputs"]
+        why = "; ".join(f"{reason}: {names[0]}" for reason, names in reasons[:1])
+        more = sum(len(names) for _, names in reasons) - 1
+        why = _shorten(why) + (f" and {more} more" if more > 0 else "")
+        yield (
+            f"| {name} | {found['dimensions']} | {found['searched']:.1%} | {found['smallest']:.2f} | "
+            f"{found['seconds']:.1f} | {why} |"
+        )
+
+
+def _shorten(text: str) -> str:
+    text = text.replace("|", "/")
+    return text if len(text) <= 110 else f"{text[:110]}…"
+
+
 def main() -> None:
     """Convert all, print a line each and the shares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -126,6 +159,7 @@ def main() -> None:
     parser.add_argument("--skip-smaller", type=float, default=0.0, help="million parameters (default: none)")
     parser.add_argument("--subnets", type=int, default=20, help="random subnets whose costs are compared (default: 20)")
     parser.add_argument("--out", type=Path, help="all that is found, .json")
+    parser.add_argument("--markdown", type=Path, help="the same as a table, a row a network")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = {}
@@ -142,10 +176,12 @@ def main() -> None:
             )
         if args.out is not None:
             args.out.write_text(json.dumps(results, indent=1))
+        if args.markdown is not None:
+            args.markdown.write_text("\n".join(tabulate(results)) + "\n")
     done = [found for found in results.values() if "error" not in found]
-    good = [found for found in done if found["smallest"] <= _BAR]
+    good = [found for found in done if found["smallest"] <= BAR]
     print(f"converted_{args.source}: {len(done) / len(results):.1%} (of {len(results)})")
-    print(f"smallest_at_most_{_BAR}_{args.source}: {len(good) / len(results):.1%}")
+    print(f"smallest_at_most_{BAR}_{args.source}: {len(good) / len(results):.1%}")
     seconds = [found["seconds"] for found in done]
     print(f"conversion_seconds_{args.source}: {statistics.median(seconds):.2f} s (worst {max(seconds):.2f})")
     print(f"worst_cost_error_{args.source}: {max(found['cost_error'] for found in done):.1e}")
