@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -99,9 +100,11 @@ def convert(
     num_outputs = _num_outputs(network, largest)
     propagation = Propagator(network, largest.shapes).run()
     runs = [run for run in find_runs(network) if len(run) > 1] if depth else []
-    dimensions, extents = _width_dimensions(propagation, low, high, divisor)
     depth_dimensions, runs_of = _depth_dimensions(runs, low)
-    dimensions += depth_dimensions
+    width_dimensions, extents = _width_dimensions(
+        propagation, low, high, divisor, _used_from(propagation, depth_dimensions, runs_of)
+    )
+    dimensions = [*width_dimensions, *depth_dimensions]
     if resolutions is not None:
         dimensions.append(Dimension("resolution", "resolution", tuple(sizes)))
     if not any(len(dimension.values) > 1 for dimension in dimensions):
@@ -123,7 +126,7 @@ def convert(
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs, runnable)
+    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs, images.shape[1:], runnable)
     _check(supernet, images, expected, exact=sort is None)
     return supernet.train(model.training)
 
@@ -166,8 +169,26 @@ def _read_shapes(network: fx.GraphModule, images: Tensor, sizes: Sequence[int]) 
     return readers
 
 
+def _used_from(
+    propagation: Propagation, depths: Sequence[Dimension], runs_of: Mapping[str, Extent]
+) -> dict[ChannelGroup, tuple[str, int]]:
+    """The groups that blocks which can be skipped have alone -> depth and its least value that keeps one of them."""
+    runs: dict[ChannelGroup, list[Extent | None]] = {}
+    for use in propagation.uses:
+        for segment in itertools.chain(use.inputs, use.outputs, *use.parts):
+            runs.setdefault(segment.group.root, []).append(runs_of.get(use.node.name))
+    used_from = {}
+    for group, own in runs.items():
+        names = {None if run is None else run.dimension for run in own}
+        if len(names) == 1 and None not in names:
+            (depth,) = (dimension for dimension in depths if dimension.name in names)
+            first = min(int(np.argmax(run.values)) for run in own if run is not None)
+            used_from[group] = (depth.name, depth.values[first])
+    return used_from
+
+
 def _width_dimensions(
-    propagation: Propagation, low: float, high: float, divisor: int
+    propagation: Propagation, low: float, high: float, divisor: int, used_from: Mapping[ChannelGroup, tuple[str, int]]
 ) -> tuple[list[Dimension], dict[ChannelGroup, Extent]]:
     """A dimension for each group that is searched, and the widths of all groups."""
     dimensions: list[Dimension] = []
@@ -187,7 +208,9 @@ def _width_dimensions(
             root.freeze(f"it has {root.size} channels, no multiple of {step} within {low:g} to {high:g} of that")
             extents[root] = Extent(None, np.array([root.size]))
             continue
-        dimensions.append(Dimension(root.name, "channels", tuple(choices), tuple(choices.values())))
+        dimensions.append(
+            Dimension(root.name, "channels", tuple(choices), tuple(choices.values()), used_from.get(root))
+        )
         extents[root] = Extent(root.name, np.array(list(choices)))
     return dimensions, extents
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,20 @@ from torch.nn import functional as F
 
 from pss_razor.conversion.groups import ChannelGroup
 from pss_razor.conversion.latency_parts import RunnablePart
-from pss_razor.conversion.layers import PartialLayer, PartialParameter, PartialSplit, ResidualBlock
+from pss_razor.conversion.layers import PartialLayer, ResidualBlock
 from pss_razor.conversion.propagate import Propagation
-from pss_razor.core import AdditiveCost, Subnet
+from pss_razor.core import ActiveSubnetMixin, AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
 
 _DRAWS = 20_000
 
 
-class Supernet(nn.Module):
+class Supernet(ActiveSubnetMixin, nn.Module):
     """A supernet that :func:`convert` has made of a network.
 
     Attributes:
         num_outputs: Classes.
+        image_shape: (C, H, W) of the images, of the largest resolution.
         space: The search space.
         costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
             subnet.
@@ -43,10 +43,12 @@ class Supernet(nn.Module):
         partial: Sequence[PartialLayer],
         propagation: Propagation,
         num_outputs: int,
+        image_shape: Sequence[int],
         latency_parts: Mapping[str, RunnablePart],
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
+        self.image_shape = tuple(image_shape)
         self.network = network
         self.graph = graph
         self.space = graph.space
@@ -71,20 +73,10 @@ class Supernet(nn.Module):
         for name, run in self._blocks.items():
             for index, block in enumerate(run):
                 block.skipped = index >= subnet[name]
-        self.active_subnet = Subnet(subnet)
+        self._active = Subnet(subnet)
 
     def _widths(self, subnet: Mapping[str, Any]) -> dict[ChannelGroup, int]:
         return {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
-
-    @contextlib.contextmanager
-    def active(self, subnet: Mapping[str, Any]) -> Iterator[None]:
-        """Run the body with a subnet active, then the former one."""
-        before = self.active_subnet
-        self.activate(subnet)
-        try:
-            yield
-        finally:
-            self.activate(before)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""
@@ -144,8 +136,8 @@ class Supernet(nn.Module):
 
 
 def _to_static(module: nn.Module) -> nn.Module:
-    if isinstance(module, PartialLayer | PartialParameter | PartialSplit):
-        return module.to_static_op()
+    if (to_static_op := getattr(module, "to_static_op", None)) is not None:
+        return to_static_op()
     if isinstance(module, ResidualBlock):
         return nn.Identity() if module.skipped else _to_static(module.body)
     for name, child in list(module.named_children()):

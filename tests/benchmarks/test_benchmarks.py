@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -49,8 +51,43 @@ def test_time_in_turn_takes_turns():
 
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
-    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "pretrained_start"}
+    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
+             "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
+
+
+def test_what_modelopt_makes_of_a_network(monkeypatch):
+    """With a stand-in for ModelOpt, which is not installed here: it halves a hidden layer, or fails."""
+
+    def network(hidden):
+        torch.manual_seed(hidden)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, hidden), torch.nn.Linear(hidden, 2))
+
+    class Converted(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.active = model
+
+        def forward(self, images):
+            return self.active(images)
+
+    def sample(converted, sample_func):
+        assert sample_func is min
+        converted.active = network(4)
+
+    nas = types.ModuleType("modelopt.torch.nas")
+    nas.convert, nas.sample, nas.export = (lambda model, mode: Converted(model)), sample, lambda own: own.active
+    for name in ("modelopt", "modelopt.torch"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "modelopt.torch.nas", nas)
+    sys.modules["modelopt.torch"].nas = nas
+    own = importlib.import_module("conversion_modelopt")
+    found = own.examine(lambda: network(8), 2)
+    assert found.pop("seconds") > 0 and found == {"smallest": 0.5, "logit_error": 0.0}
+    nas.export = lambda converted: network(8)
+    assert own.examine(lambda: network(8), 2)["logit_error"] > 0.1
+    monkeypatch.delattr(nas, "sample")
+    assert "AttributeError" in own.examine(lambda: network(8), 2)["error"]
 
 
 @pytest.fixture(scope="module")
