@@ -127,6 +127,30 @@ def compare(supernet: Supernet, rows: np.ndarray, images: torch.Tensor) -> tuple
     return cost_error, logit_error
 
 
+def tabulate(results: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """Lines of a table in Markdown."""
+    yield "| network | dimensions | FLOPs searched | smallest / largest FLOPs | seconds | not searched, and why |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for name, found in results.items():
+        if "error" in found:
+            yield f"| {name} | – | – | – | – | {_shorten(found['error'])} |"
+            continue
+        reasons = list(found["not_searched"].items())
+        reasons = [(reason, names) for reason, names in reasons if reason != "the network's outputs"]
+        why = "; ".join(f"{reason}: {names[0]}" for reason, names in reasons[:1])
+        more = sum(len(names) for _, names in reasons) - 1
+        why = _shorten(why) + (f" and {more} more" if more > 0 else "")
+        yield (
+            f"| {name} | {found['dimensions']} | {found['searched']:.1%} | {found['smallest']:.2f} | "
+            f"{found['seconds']:.1f} | {why} |"
+        )
+
+
+def _shorten(text: str) -> str:
+    text = text.replace("|", "/")
+    return text if len(text) <= 110 else f"{text[:110]}…"
+
+
 def main() -> None:
     """Convert all, print a line each and the shares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -135,6 +159,7 @@ def main() -> None:
     parser.add_argument("--skip-smaller", type=float, default=0.0, help="million parameters (default: none)")
     parser.add_argument("--subnets", type=int, default=20, help="random subnets whose costs are compared (default: 20)")
     parser.add_argument("--out", type=Path, help="all that is found, .json")
+    parser.add_argument("--markdown", type=Path, help="the same as a table, a row a network")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = {}
@@ -151,6 +176,8 @@ def main() -> None:
             )
         if args.out is not None:
             args.out.write_text(json.dumps(results, indent=1))
+        if args.markdown is not None:
+            args.markdown.write_text("\n".join(tabulate(results)) + "\n")
     done = [found for found in results.values() if "error" not in found]
     good = [found for found in done if found["smallest"] <= BAR]
     print(f"converted_{args.source}: {len(done) / len(results):.1%} (of {len(results)})")

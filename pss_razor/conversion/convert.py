@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,40 +13,54 @@ from torch import Tensor, fx, nn
 
 from pss_razor.conversion.depth import Block, find_runs, isolate
 from pss_razor.conversion.groups import ChannelGroup, Segment
-from pss_razor.conversion.importance import sort_channels
+from pss_razor.conversion.importance import Batch, check_sort, sort_channels
 from pss_razor.conversion.latency_parts import find_parts, make_runnable
 from pss_razor.conversion.layers import (
     ActiveChannels,
+    ComputedConv2d,
     PartialBatchNorm,
-    PartialChannelsFirstNorm,
+    PartialComputedConv2d,
+    PartialComputedGroupedConv2d,
     PartialConv2d,
+    PartialGroupedConv2d,
     PartialGroupNorm,
     PartialLayer,
     PartialLayerNorm,
     PartialLinear,
-    PartialParameter,
-    PartialSplit,
-    ResidualBlock,
 )
-from pss_razor.conversion.propagate import Propagation, Propagator
+from pss_razor.conversion.operations import (
+    PartialIndex,
+    PartialOperation,
+    PartialParameter,
+    PartialReshape,
+    PartialShuffle,
+    PartialSplit,
+)
+from pss_razor.conversion.propagate import Propagation, Use, propagate
 from pss_razor.conversion.supernet import Supernet
-from pss_razor.conversion.trace import ShapeReader, trace
+from pss_razor.conversion.trace import ShapeReader, evaluating, trace
 from pss_razor.core import ConfigError, Dimension, SearchSpace, width_choices
 from pss_razor.core.cost_graph import CostGraph, Extent, LayerSpec
 
 _LAYERS: dict[str, type[PartialLayer]] = {
     "conv": PartialConv2d,
-    "depthwise": PartialConv2d,
-    "grouped": PartialConv2d,
+    "grouped": PartialGroupedConv2d,
     "linear": PartialLinear,
     "batch_norm": PartialBatchNorm,
     "layer_norm": PartialLayerNorm,
-    "layer_norm_first": PartialChannelsFirstNorm,
     "group_norm": PartialGroupNorm,
 }
-_NORMS = ("batch_norm", "layer_norm", "layer_norm_first", "group_norm")
+_COMPUTED: dict[str, type[PartialLayer]] = {
+    "conv": PartialComputedConv2d,
+    "grouped": PartialComputedGroupedConv2d,
+}
+# Uses that cost nothing.
+_FREE = ("split", "slice", "reshape", "shuffle", "constant")
+_NORMS = ("batch_norm", "layer_norm", "group_norm")
 # Of the largest logit: what is allowed where sums are in another order.
 _TOLERANCE = 1e-4
+# Images of the run whose shapes are looked at: no size that a network has else, so that it is told from them.
+_NUM_IMAGES = 7
 
 
 def convert(
@@ -58,6 +72,7 @@ def convert(
     depth: bool = True,
     sort: str | None = None,
     resolutions: Sequence[int] | None = None,
+    batches: Iterable[Batch] | None = None,
 ) -> Supernet:
     """Turn a network into a supernet that starts as the network, weights and all (DESIGN.md, section 7).
 
@@ -71,8 +86,9 @@ def convert(
         width_range: Smallest and largest share of a layer's channels; also the least share of a run's blocks.
         divisor: Widths are multiples of it.
         depth: Whether blocks may be skipped.
-        sort: Order of the channels: by ``"l1"`` or ``"bn"``, see :func:`sort_channels`; None leaves them.
+        sort: Order of the channels: by ``"l1"``, ``"bn"`` or ``"taylor"``, see :func:`sort_channels`; None leaves them.
         resolutions: Sides of the images in pixels to choose from; None does not search them.
+        batches: Images (N, C, H, W) and labels (N,) for ``sort="taylor"``.
 
     Returns:
         The supernet, in the mode of ``model``; its largest subnet is active, and computes what ``model`` does.
@@ -92,13 +108,18 @@ def convert(
             f"images have {images.shape[-2]} x {images.shape[-1]} pixels; give square ones of the largest resolution, "
             f"{sizes[-1]}"
         )
+    check_sort(sort, batches)
     model = copy.deepcopy(model)
     expected = _logits(model, images)
-    network = trace(model)
+    channels = images.shape[1]
+    others = [(len(images) + 1, channels, size, size) for size in sizes]
+    network = trace(model, images, others)
     readers = _read_shapes(network, images, sizes)
     largest = readers[sizes[-1]]
     num_outputs = _num_outputs(network, largest)
-    propagation = Propagator(network, largest.shapes).run()
+    batch = ShapeReader(network)
+    batch.read(_NUM_IMAGES, *images.shape[1:])
+    propagation = propagate(network, batch.shapes)
     runs = [run for run in find_runs(network) if len(run) > 1] if depth else []
     depth_dimensions, runs_of = _depth_dimensions(runs, low)
     width_dimensions, extents = _width_dimensions(
@@ -108,7 +129,7 @@ def convert(
     if resolutions is not None:
         dimensions.append(Dimension("resolution", "resolution", tuple(sizes)))
     if not any(len(dimension.values) > 1 for dimension in dimensions):
-        reasons = "; ".join(sorted({str(g.root.frozen) for g in propagation.groups})[:3])
+        reasons = "; ".join(sorted({str(g.frozen) for g in propagation.groups})[:3])
         raise ConfigError(f"{type(model).__name__} has nothing to search: {reasons}")
     space = SearchSpace(dimensions)
     resolution = "resolution" if resolutions is not None else None
@@ -120,8 +141,9 @@ def convert(
     if sort is not None:
         axes = [axis for module in partial for axis in module.axes()]
         norms = [axis for m in partial if isinstance(m, PartialBatchNorm) for axis in m.axes()[2:3]]
-        groups = {g.root: None for g in propagation.groups if not g.root.frozen}
-        sort_channels(axes, groups, sort, norms)
+        groups = [group for group in propagation.groups if not group.frozen]
+        network.recompile()
+        sort_channels(network, axes, groups, sort, norms, batches or ())
     blocks = _isolate_blocks(network, runs)
     network.graph.lint()
     network.recompile()
@@ -144,18 +166,13 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor | None:
     """In evaluation mode; None on the meta device."""
     if any(parameter.is_meta for parameter in model.parameters()):
         return None
-    training = {module: module.training for module in model.modules()}
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             return model(images)
     except Exception as error:
         raise ConfigError(
             f"{type(model).__name__} does not run on images of the shape {tuple(images.shape)}: {error}"
         ) from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _read_shapes(network: fx.GraphModule, images: Tensor, sizes: Sequence[int]) -> dict[int, ShapeReader]:
@@ -163,7 +180,7 @@ def _read_shapes(network: fx.GraphModule, images: Tensor, sizes: Sequence[int]) 
     for size in sizes:
         readers[size] = ShapeReader(network)
         try:
-            readers[size].read(images.shape[1], size)
+            readers[size].read(1, images.shape[1], size, size)
         except Exception as error:
             raise ConfigError(f"the network does not run on images of {size} pixels: {error}") from error
     return readers
@@ -175,8 +192,9 @@ def _used_from(
     """The groups that blocks which can be skipped have alone -> depth and its least value that keeps one of them."""
     runs: dict[ChannelGroup, list[Extent | None]] = {}
     for use in propagation.uses:
-        for segment in itertools.chain(use.inputs, use.outputs, *use.parts):
-            runs.setdefault(segment.group.root, []).append(runs_of.get(use.node.name))
+        for axis in (use.inputs, use.outputs, *use.parts):
+            for group in () if axis is None else axis.groups:
+                runs.setdefault(group, []).append(runs_of.get(use.node.name))
     used_from = {}
     for group, own in runs.items():
         names = {None if run is None else run.dimension for run in own}
@@ -194,24 +212,21 @@ def _width_dimensions(
     dimensions: list[Dimension] = []
     extents: dict[ChannelGroup, Extent] = {}
     for group in propagation.groups:
-        root = group.root
-        if root in extents:
-            continue
-        step = math.lcm(divisor, root.unit)
-        choices = {root.size: 1.0}
-        if root.frozen is None and root.size % step == 0:
-            choices = width_choices(root.size, low, high, step)
-        elif root.frozen is None:
-            widths = [w for w in range(step, root.size, step) if low * root.size <= w <= high * root.size]
-            choices = dict.fromkeys([*widths, root.size], 1 / (len(widths) + 1))
+        step = math.lcm(divisor, group.unit)
+        choices = {group.size: 1.0}
+        if group.frozen is None and group.size % step == 0:
+            choices = width_choices(group.size, low, high, step)
+        elif group.frozen is None:
+            widths = [w for w in range(step, group.size, step) if low * group.size <= w <= high * group.size]
+            choices = dict.fromkeys([*widths, group.size], 1 / (len(widths) + 1))
         if len(choices) == 1:
-            root.freeze(f"it has {root.size} channels, no multiple of {step} within {low:g} to {high:g} of that")
-            extents[root] = Extent(None, np.array([root.size]))
+            group.freeze(f"it has {group.size} channels, no multiple of {step} within {low:g} to {high:g} of that")
+            extents[group] = Extent(None, np.array([group.size]))
             continue
         dimensions.append(
-            Dimension(root.name, "channels", tuple(choices), tuple(choices.values()), used_from.get(root))
+            Dimension(group.name, "channels", tuple(choices), tuple(choices.values()), used_from.get(group))
         )
-        extents[root] = Extent(root.name, np.array(list(choices)))
+        extents[group] = Extent(group.name, np.array(list(choices)))
     return dimensions, extents
 
 
@@ -252,17 +267,20 @@ def _layers(
         return Extent(resolution, values)
 
     def channels(segment: Segment) -> Extent:
-        extent = extents[segment.group.root]
-        return Extent(extent.dimension, extent.values * segment.repeat)
+        extent = extents[segment.group]
+        return Extent(extent.dimension, segment.active(extent.values))
 
     layers: list[LayerSpec] = []
     searched: set[str] = set()
     for use in propagation.uses:
         name, runs = use.node.name, runs_of.get(use.node.name)
+        inputs, outputs = () if use.inputs is None else use.inputs.segments, use.outputs.segments
         module = modules.get(str(use.node.target))
-        if use.kind == "split":
+        if use.kind in _FREE:
             continue
         searched.add(name)
+        if use.kind in _NORMS and use.is_repeated:
+            continue
         if use.kind == "parameter":
             shape = readers[sizes[-1]].shapes[name]
             assert shape is not None
@@ -270,34 +288,42 @@ def _layers(
             is_learned = isinstance(_attribute(network, str(use.node.target)), nn.Parameter)
             layers += [
                 LayerSpec(f"{name}{i}", "scale", other, False, one, channels(segment), one, one, runs)
-                for i, segment in enumerate(use.outputs if is_learned else ())
+                for i, segment in enumerate(outputs if is_learned else ())
             ]
         elif use.kind in _NORMS:
             affine = getattr(module, "weight", None) is not None
             kind = "norm" if getattr(module, "bias", None) is not None else "scale"
             layers += [
                 LayerSpec(f"{name}{i}", kind, 1, False, one, channels(segment), one, one, runs)
-                for i, segment in enumerate(use.outputs if affine else ())
+                for i, segment in enumerate(outputs if affine else ())
+            ]
+        elif use.kind == "product":
+            area = areas(use.node, len(use.outputs.owner))
+            layers += [
+                LayerSpec(f"{name}{i}", "product", 1, False, one, channels(segment), area, area, runs)
+                for i, segment in enumerate(outputs)
             ]
         else:
             assert isinstance(module, nn.Conv2d | nn.Linear)
             has_bias = module.bias is not None
+            # A second run costs no parameters.
+            has_own = not use.is_repeated
+            kind = "product" if use.is_repeated else "depthwise" if use.kind == "grouped" else use.kind
             kernel = math.prod(module.kernel_size) if isinstance(module, nn.Conv2d) else 1
             area = areas(use.node, module.weight.numel())
-            if use.kind in ("depthwise", "grouped"):
+            if use.kind == "grouped":
                 # In a grouped conv the channels of a group are as many as ever.
                 fan_in = module.weight.shape[1]
                 layers += [
-                    LayerSpec(f"{name}{i}", "depthwise", kernel * fan_in, has_bias, channels(segment),
+                    LayerSpec(f"{name}{i}", kind, kernel * fan_in, has_bias, channels(segment) if has_own else one,
                               channels(segment), area, area, runs)
-                    for i, segment in enumerate(use.outputs)
+                    for i, segment in enumerate(outputs)
                 ]  # fmt: skip
             else:
-                (output,) = use.outputs
                 layers += [
-                    LayerSpec(f"{name}{i}", use.kind, kernel, has_bias and not i, channels(segment), channels(output),
-                              area, area, runs)
-                    for i, segment in enumerate(use.inputs)
+                    LayerSpec(f"{name}{i}_{j}", kind, kernel, has_bias and not i, channels(segment),
+                              channels(output), area, area, runs)
+                    for i, segment in enumerate(inputs) for j, output in enumerate(outputs)
                 ]  # fmt: skip
     layers += _unsearched(network, readers, sizes, resolution, searched, runs_of, propagation)
     layers += _final_pool(network, propagation, readers, sizes, resolution, channels)
@@ -316,7 +342,9 @@ def _unsearched(
     """What costs something besides, node by node."""
     one = Extent(None, np.array([1]))
     layers = []
-    uses = [_attribute(network, str(use.node.target)) for use in propagation.uses if use.kind != "split"]
+    uses = [
+        _attribute(network, str(use.node.target)) for use in propagation.uses if use.kind in ("parameter", *_LAYERS)
+    ]
     # By identity: a network may look at a weight's dtype besides calling its layer.
     counted = {id(parameter) for own in uses for parameter in _parameters(own)}
     for node in network.graph.nodes:
@@ -353,14 +381,14 @@ def _final_pool(
         is_pool = node.op == "call_module" and isinstance(modules[str(node.target)], nn.AdaptiveAvgPool2d)
         if is_pool or node.target is torch.nn.functional.adaptive_avg_pool2d:
             found = node
-    layout = None if found is None else propagation.layouts.get(found.args[0])
-    if found is None or layout is None:
+    axis = None if found is None else propagation.layouts.get(found.args[0])
+    if found is None or axis is None:
         return []
     shapes = [readers[size].shapes[found.args[0].name] for size in sizes]
     area = Extent(resolution, np.array([math.prod(shape[2:]) for shape in shapes if shape is not None]))
     return [
         LayerSpec(f"{found.name}{i}", "pool", 1, False, channels(segment), channels(segment), area, one)
-        for i, segment in enumerate(layout.segments)
+        for i, segment in enumerate(axis.segments)
     ]
 
 
@@ -376,50 +404,81 @@ def _attribute(network: nn.Module, name: str) -> object:
     return getattr(network.get_submodule(owner), last)
 
 
-def _replace_layers(network: fx.GraphModule, propagation: Propagation) -> list[PartialLayer]:
-    """Put a partial layer in the place of each that a searched group touches."""
+def _replace_layers(network: fx.GraphModule, propagation: Propagation) -> list[PartialLayer | PartialOperation]:
+    """Put a partial layer or operation in the place of each that a searched group touches."""
     made: list = []
     for use in propagation.uses:
-        if all(segment.group.root.frozen for segment in (*use.inputs, *use.outputs)):
+        groups = [*use.outputs.groups, *(() if use.inputs is None else use.inputs.groups)]
+        layer = network.get_submodule(str(use.node.target)) if use.kind in _LAYERS else None
+        stays = all(group.frozen for group in groups) and not isinstance(layer, ComputedConv2d)
+        if use.kind == "product" or use.is_repeated or stays:
             continue
-        inputs, outputs = ActiveChannels(use.inputs), ActiveChannels(use.outputs)
-        module: nn.Module
-        if use.kind == "parameter":
-            name = str(use.node.target)
-            value = _attribute(network, name)
-            assert isinstance(value, Tensor)
-            module = PartialParameter(value, use.axis, outputs)
-            owner, _, last = name.rpartition(".")
-            parent = network.get_submodule(owner)
-            delattr(parent, last)
-            parent.add_module(last, module)
-            use.node.op, use.node.args = "call_module", ()
-        elif use.kind == "split":
-            module = PartialSplit(use.axis, [ActiveChannels(part) for part in use.parts])
-            name = f"split_{use.node.name}"
-            network.add_module(name, module)
-            use.node.op, use.node.target, use.node.kwargs = "call_module", name, {}
-            use.node.args = (use.node.args[0],)
+        if layer is not None:
+            assert use.inputs is not None
+            partial = (_COMPUTED if isinstance(layer, ComputedConv2d) else _LAYERS)[use.kind]
+            made.append(partial.become(layer, ActiveChannels(use.inputs), ActiveChannels(use.outputs)))
+        elif use.kind == "parameter":
+            made.append(_replace_parameter(network, use))
         else:
-            layer = network.get_submodule(str(use.node.target))
-            module = _LAYERS[use.kind].become(layer, inputs, outputs)
-        made.append(module)
+            made.append(_insert_operation(network, use))
+    network.graph.eliminate_dead_code()
     return made
 
 
-def _isolate_blocks(network: fx.GraphModule, runs: Sequence[Sequence[Block]]) -> list[list[ResidualBlock]]:
+def _replace_parameter(network: fx.GraphModule, use: Use) -> PartialParameter:
+    owner, _, last = str(use.node.target).rpartition(".")
+    parent = network.get_submodule(owner)
+    value = getattr(parent, last)
+    module = PartialParameter(value, use.axis, ActiveChannels(use.outputs))
+    delattr(parent, last)
+    parent.add_module(last, module)
+    use.node.op, use.node.args = "call_module", ()
+    return module
+
+
+def _insert_operation(network: fx.GraphModule, use: Use) -> PartialOperation:
+    """An operation before the node, or in its place."""
+    node, outputs = use.node, ActiveChannels(use.outputs)
+    name = f"{use.kind}_{node.name}"
+    module: PartialOperation
+    match use.kind:
+        case "constant":
+            name = f"{name}_{use.source.name}"
+            module = PartialIndex(outputs)
+        case "split" | "slice":
+            index = use.index if use.kind == "slice" else None
+            module = PartialSplit(use.axis, [ActiveChannels(part) for part in use.parts], index)
+        case "reshape":
+            module = PartialReshape(use.axis, outputs)
+        case _:
+            assert use.inputs is not None and use.order is not None
+            module = PartialShuffle(use.axis, ActiveChannels(use.inputs), outputs, use.order)
+    network.add_module(name, module)
+    if use.kind in ("constant", "slice"):
+        with network.graph.inserting_before(node):
+            if use.kind == "constant":
+                positions = network.graph.call_module(name)
+                part = network.graph.call_function(torch.index_select, (use.source, use.axis, positions))
+            else:
+                part = network.graph.call_module(name, (use.source,))
+        node.replace_input_with(use.source, part)
+        node.args = (node.args[0], *use.args) if use.args else node.args
+    else:
+        source = node.args[0] if use.source is None else use.source
+        rest = node.args[1:] if use.kind == "reshape" else ()
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (source, *rest), {}
+    return module
+
+
+def _isolate_blocks(network: fx.GraphModule, runs: Sequence[Sequence[Block]]) -> list[list[Any]]:
+    """Of each run, its blocks as modules that can be skipped."""
     made = []
-    ends: dict[fx.Node, fx.Node] = {}
+    calls: dict[fx.Node, fx.Node] = {}
     for number, run in enumerate(runs):
-        modules = []
         for index, block in enumerate(run):
-            block = Block(ends.get(block.start, block.start), block.end, block.nodes)
-            module = isolate(network, block, f"residual_block{number}_{index}")
-            call = next(n for n in network.graph.nodes if n.op == "call_module" and n.args == (block.start,)
-                        and network.get_submodule(str(n.target)) is module)  # fmt: skip
-            ends[block.end] = call
-            modules.append(module)
-        made.append(modules)
+            start = calls.get(block.start, block.start)
+            calls[block.end] = isolate(network, start, block.end, f"residual_block{number}_{index}")
+        made.append([network.get_submodule(str(calls[block.end].target)) for block in run])
     return made
 
 

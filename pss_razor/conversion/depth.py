@@ -101,17 +101,22 @@ def _after_relu(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
     return _is_relu(node, modules)
 
 
-def isolate(network: fx.GraphModule, block: Block, name: str) -> ResidualBlock:
+def isolate(network: fx.GraphModule, start: fx.Node, end: fx.Node, name: str) -> fx.Node:
     """Make a module of a block's nodes, in their place; the modules that they call keep their names.
 
     Args:
         network: The graph, changed.
-        block: One of :func:`find_runs`.
+        start: The block's input.
+        end: The block's output.
         name: Of the new module, if the block's modules have no common one that is theirs alone.
+
+    Returns:
+        The call of the new module, a :class:`ResidualBlock`.
     """
-    called = [str(node.target) for node in block.nodes if node.op in ("call_module", "get_attr")]
-    prefix = _common_owner(called)
-    inside = set(block.nodes)
+    order = {node: number for number, node in enumerate(network.graph.nodes)}
+    inside = _inside(start, end)
+    nodes = sorted(inside, key=order.__getitem__)
+    prefix = _common_owner([str(node.target) for node in nodes if node.op in ("call_module", "get_attr")])
     others = [str(n.target) for n in network.graph.nodes if n.op in ("call_module", "get_attr") and n not in inside]
     if not prefix or any(other == prefix or other.startswith(f"{prefix}.") for other in others):
         prefix, cut = name, 0
@@ -120,24 +125,36 @@ def isolate(network: fx.GraphModule, block: Block, name: str) -> ResidualBlock:
         cut = len(prefix) + 1
         root = network.get_submodule(prefix)
     graph = fx.Graph()
-    copies = {block.start: graph.placeholder("x")}
-    for node in block.nodes:
+    copies = {start: graph.placeholder("x")}
+    for node in nodes:
         copy = graph.node_copy(node, lambda argument: copies[argument])
         if node.op in ("call_module", "get_attr"):
             copy.target = str(node.target)[cut:]
         copies[node] = copy
-    graph.output(copies[block.end])
+    graph.output(copies[end])
     module = ResidualBlock(fx.GraphModule(root, graph))
     if cut:
         network.set_submodule(prefix, module)
     else:
         network.add_module(prefix, module)
-    with network.graph.inserting_after(block.end):
-        call = network.graph.call_module(prefix, (block.start,))
-    block.end.replace_all_uses_with(call)
-    for node in reversed(block.nodes):
+    with network.graph.inserting_after(end):
+        call = network.graph.call_module(prefix, (start,))
+    end.replace_all_uses_with(call)
+    for node in reversed(nodes):
         network.graph.erase_node(node)
-    return module
+    return call
+
+
+def _inside(start: fx.Node, end: fx.Node) -> set[fx.Node]:
+    """What computes a block's output from its input."""
+    found: set[fx.Node] = set()
+    waiting = [end]
+    while waiting:
+        node = waiting.pop()
+        if node is not start and node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
 
 
 def _common_owner(names: list[str]) -> str:

@@ -1,48 +1,74 @@
-"""Layers that use a part of their weights: the first channels of each segment of a tensor."""
+"""Layers that use a part of their weights: the first channels of each group that a tensor has."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pss_razor.conversion.groups import ChannelGroup, Segment
+from pss_razor.conversion.groups import Axis, ChannelGroup
 
 Widths = Mapping[ChannelGroup, int]
 Range = tuple[int, int]
+# More runs than this are looked at by position.
+_MOST_RUNS = 32
+# More ranges than this are gathered by an index.
+_MOST_RANGES = 8
 
 
 class ActiveChannels:
-    """Which positions of a channel axis are active: a prefix of every segment, as few ranges as they make.
+    """Which positions of a channel axis are active: the first units of every group, as few ranges as they make.
 
     Args:
-        segments: Of the axis.
+        axis: How the channel axis is made up.
     """
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
-        self.segments = tuple(segments)
-        self.full = sum(segment.size for segment in self.segments)
+    def __init__(self, axis: Axis) -> None:
+        self.axis = axis
+        self.runs = axis.runs
+        self.full = len(axis.owner)
         self.ranges: list[Range] = [(0, self.full)]
         self.count = self.full
+        self._index: Tensor | None = None
 
     def update(self, widths: Widths) -> None:
         """Take over the active widths of all groups."""
+        ranges = self._join(widths) if len(self.runs) <= _MOST_RUNS else self._search(widths)
+        if ranges != self.ranges:
+            self.ranges, self._index = ranges, None
+            self.count = sum(length for _, length in ranges)
+
+    def _join(self, widths: Widths) -> list[Range]:
+        """The active ranges, run by run."""
         ranges: list[Range] = []
         start = 0
-        for segment in self.segments:
-            length = widths[segment.group.root] * segment.repeat
+        for run in self.runs:
+            length = run.active(widths[run.group])
             if ranges and sum(ranges[-1]) == start:
                 ranges[-1] = (ranges[-1][0], ranges[-1][1] + length)
             else:
                 ranges.append((start, length))
-            start += segment.size
-        self.ranges = [(first, length) for first, length in ranges if length]
-        self.count = sum(length for _, length in self.ranges)
+            start += run.size
+        return [(first, length) for first, length in ranges if length]
+
+    def _search(self, widths: Widths) -> list[Range]:
+        """The same, position by position, which is faster for many runs."""
+        units = np.array([widths[group] // group.unit for group in self.axis.groups])
+        positions = np.flatnonzero(self.axis.unit < units[self.axis.owner])
+        ends = np.flatnonzero(np.diff(positions, append=-1) != 1)
+        starts = np.r_[0, ends[:-1] + 1]
+        return list(zip(positions[starts].tolist(), (ends - starts + 1).tolist(), strict=True))
+
+    def index(self, device: torch.device) -> Tensor:
+        """Active positions, ascending."""
+        if self._index is None or self._index.device != device:
+            self._index = torch.cat([torch.arange(start, start + n) for start, n in self.ranges]).to(device)
+        return self._index
 
     def take(self, tensor: Tensor, axis: int) -> Tensor:
         """The active part of a tensor: itself, a view, or, of several ranges, a copy."""
@@ -55,6 +81,8 @@ class ActiveChannels:
                 shape[axis] = length
                 return tensor.as_strided(shape, tensor.stride(), tensor.storage_offset())
             return tensor.narrow(axis, start, length)
+        if len(self.ranges) > _MOST_RANGES:
+            return tensor.index_select(axis, self.index(tensor.device))
         return torch.cat([tensor.narrow(axis, start, length) for start, length in self.ranges], axis)
 
     def put(self, tensor: Tensor, part: Tensor) -> None:
@@ -63,6 +91,36 @@ class ActiveChannels:
         for start, length in self.ranges:
             tensor[start : start + length] = part[begin : begin + length]
             begin += length
+
+
+class ComputedConv2d(nn.Conv2d):
+    """A conv whose weight is computed of its parameters: standardised, say.
+
+    Attributes:
+        compute: Returns the weight, called with the parameters of these names.
+        names: ``weight`` among them.
+    """
+
+    compute: Callable[..., Tensor]
+    names: tuple[str, ...]
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The weight."""
+        return self.compute(*self.raw)
+
+    @property
+    def raw(self) -> list[Tensor]:
+        """What it is computed of."""
+        return [self._parameters[name] for name in self.names]  # type: ignore[misc]
+
+
+class BiasedLinear(nn.Linear):
+    """A linear layer whose bias is computed elsewhere."""
+
+    def forward(self, input: Tensor, bias: Tensor) -> Tensor:  # type: ignore[override]
+        """Of (…, C)."""
+        return F.linear(input, self.weight, bias)
 
 
 class PartialLayer(nn.Module):
@@ -92,9 +150,9 @@ class PartialLayer(nn.Module):
         self.inputs.update(widths)
         self.outputs.update(widths)
 
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
+    def axes(self) -> list[tuple[Tensor, int, Axis]]:
         """Each tensor and axis that is made up of groups, for sorting their channels."""
-        return [(tensor, 0, self.outputs.segments) for tensor in self._per_channel() if tensor is not None]
+        return [(tensor, 0, self.outputs.axis) for tensor in self._stored() if tensor is not None]
 
     def to_static_op(self) -> nn.Module:
         """The active part as a layer of torch with tensors of its own."""
@@ -103,6 +161,10 @@ class PartialLayer(nn.Module):
     def _per_channel(self) -> list[Any]:
         own: Any = self
         return [own.weight, own.bias]
+
+    def _stored(self) -> list[Any]:
+        """The tensors that :meth:`_per_channel` is computed of."""
+        return self._per_channel()
 
     def _active(self) -> list[Any]:
         """The active parts of :meth:`_per_channel`."""
@@ -123,13 +185,12 @@ class PartialLayer(nn.Module):
 
 
 class PartialConv2d(PartialLayer, nn.Conv2d):
-    """A conv: ordinary, depthwise, or grouped with whole groups active."""
+    """A conv, its groups with fewer channels each."""
 
     def _parts(self) -> tuple[Tensor, Tensor | None, int]:
+        """Weight, bias and groups."""
         weight, bias = self._active()
-        if self.groups > 1:
-            return weight, bias, self.inputs.count * self.groups // self.inputs.full
-        return self.inputs.take(weight, 1), bias, 1
+        return self.inputs.take(weight, 1), bias, self.groups
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C, H, W), C the active channels."""
@@ -139,19 +200,42 @@ class PartialConv2d(PartialLayer, nn.Conv2d):
             return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, groups)
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, groups)
 
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
+    def axes(self) -> list[tuple[Tensor, int, Axis]]:
         """See :meth:`PartialLayer.axes`."""
-        inputs = [(self.weight, 1, self.inputs.segments)] if self.groups == 1 else []
-        return [*super().axes(), *inputs]
+        return [*super().axes(), (self._parameters["weight"], 1, self.inputs.axis)]  # type: ignore[list-item]
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
         weight, bias, groups = self._parts()
         conv = nn.Conv2d(
-            self.inputs.count, self.outputs.count, self.kernel_size, self.stride, self.padding,  # type: ignore[arg-type]
+            weight.shape[1] * groups, len(weight), self.kernel_size, self.stride, self.padding,  # type: ignore[arg-type]
             self.dilation, groups, bias is not None, self.padding_mode,  # type: ignore[arg-type]
         )  # fmt: skip
         return self._fill(conv, weight=weight, bias=bias)
+
+
+class PartialGroupedConv2d(PartialConv2d):
+    """A depthwise or grouped conv of which whole groups are active."""
+
+    def _parts(self) -> tuple[Tensor, Tensor | None, int]:
+        weight, bias = self._active()
+        return weight, bias, self.inputs.count * self.groups // self.inputs.full
+
+    def axes(self) -> list[tuple[Tensor, int, Axis]]:
+        """See :meth:`PartialLayer.axes`."""
+        return PartialLayer.axes(self)
+
+
+class PartialComputedConv2d(PartialConv2d, ComputedConv2d):
+    """A conv whose weight is computed, see :class:`PartialConv2d`; its static layer has the weight."""
+
+    def _stored(self) -> list[Any]:
+        own = [tensor for tensor in self.raw if len(tensor) == self.outputs.full]
+        return [*own, self.bias]
+
+
+class PartialComputedGroupedConv2d(PartialGroupedConv2d, PartialComputedConv2d):
+    """A grouped conv whose weight is computed, see :class:`PartialGroupedConv2d`."""
 
 
 class PartialLinear(PartialLayer, nn.Linear):
@@ -161,18 +245,19 @@ class PartialLinear(PartialLayer, nn.Linear):
         weight, bias = self._active()
         return self.inputs.take(weight, 1), bias
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Of (…, C), C the active channels."""
-        return F.linear(input, *self._parts())
+    def forward(self, input: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Of (…, C), C the active channels, with a bias from elsewhere if it is a :class:`BiasedLinear`."""
+        weight, own_bias = self._parts()
+        return F.linear(input, weight, own_bias if bias is None else bias)
 
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
+    def axes(self) -> list[tuple[Tensor, int, Axis]]:
         """See :meth:`PartialLayer.axes`."""
-        return [*super().axes(), (self.weight, 1, self.inputs.segments)]
+        return [*super().axes(), (self.weight, 1, self.inputs.axis)]
 
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
         weight, bias = self._parts()
-        linear = nn.Linear(self.inputs.count, self.outputs.count, bias is not None)
+        linear: nn.Module = self.static_class(self.inputs.count, self.outputs.count, bias is not None)
         return self._fill(linear, weight=weight, bias=bias)
 
 
@@ -222,18 +307,8 @@ class PartialBatchNorm(PartialLayer, _BatchNorm):
         )
 
 
-class ChannelsFirstNorm(nn.LayerNorm):
-    """Layer norm over the second axis of (N, C, H, W)."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise."""
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
 class PartialLayerNorm(PartialLayer, nn.LayerNorm):
     """Layer norm over the channels, the last axis."""
-
-    static_norm: type[nn.LayerNorm] = nn.LayerNorm
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (…, C), C the active channels."""
@@ -243,20 +318,10 @@ class PartialLayerNorm(PartialLayer, nn.LayerNorm):
     def to_static_op(self) -> nn.Module:
         """See :meth:`PartialLayer.to_static_op`."""
         weight, bias = self._active()
-        norm = self.static_norm(
+        norm = nn.LayerNorm(
             self.outputs.count, eps=self.eps, elementwise_affine=weight is not None, bias=bias is not None
         )
         return self._fill(norm, weight=weight, bias=bias)
-
-
-class PartialChannelsFirstNorm(PartialLayerNorm):
-    """Layer norm over the second axis (ConvNeXt)."""
-
-    static_norm = ChannelsFirstNorm
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise (N, C, H, W), C the active channels."""
-        return super().forward(input.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class PartialGroupNorm(PartialLayer, nn.GroupNorm):
@@ -265,7 +330,7 @@ class PartialGroupNorm(PartialLayer, nn.GroupNorm):
     @property
     def active_groups(self) -> int:
         """Groups that are active."""
-        return self.outputs.count * self.num_groups // self.outputs.full
+        return max(self.outputs.count * self.num_groups // self.outputs.full, 1)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise (N, C, …), C the active channels."""
@@ -277,105 +342,6 @@ class PartialGroupNorm(PartialLayer, nn.GroupNorm):
         weight, bias = self._active()
         norm = nn.GroupNorm(self.active_groups, self.outputs.count, self.eps, weight is not None)
         return self._fill(norm, weight=weight, bias=bias)
-
-
-class PartialParameter(nn.Module):
-    """A parameter that the network uses directly, such as a layer scale or a class token.
-
-    Args:
-        value: The parameter.
-        axis: Its channel axis.
-        channels: Channels of this axis.
-    """
-
-    def __init__(self, value: Tensor, axis: int, channels: ActiveChannels) -> None:
-        super().__init__()
-        if isinstance(value, nn.Parameter):
-            self.value = value
-        else:
-            self.register_buffer("value", value)
-        self.axis = axis
-        self.outputs = channels
-
-    def update(self, widths: Widths) -> None:
-        """Take over the active widths of all groups."""
-        self.outputs.update(widths)
-
-    def forward(self) -> Tensor:
-        """The active part."""
-        return self.outputs.take(self.value, self.axis)
-
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
-        """See :meth:`PartialLayer.axes`."""
-        return [(self.value, self.axis, self.outputs.segments)]
-
-    def to_static_op(self) -> nn.Module:
-        """The active part as a module of its own."""
-        part = self.forward().detach().clone()
-        static = StaticParameter(nn.Parameter(part) if isinstance(self.value, nn.Parameter) else part)
-        return static.train(self.training)
-
-
-class StaticParameter(nn.Module):
-    """A parameter as a module, for the graph that calls one."""
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        if isinstance(value, nn.Parameter):
-            self.value = value
-        else:
-            self.register_buffer("value", value)
-
-    def forward(self) -> Tensor:
-        """The parameter."""
-        return self.value
-
-
-class PartialSplit(nn.Module):
-    """A tensor cut at the borders of segments.
-
-    Args:
-        axis: The channel axis.
-        parts: Channels of each part.
-    """
-
-    def __init__(self, axis: int, parts: Sequence[ActiveChannels]) -> None:
-        super().__init__()
-        self.axis = axis
-        self.parts = list(parts)
-
-    def update(self, widths: Widths) -> None:
-        """Take over the active widths of all groups."""
-        for part in self.parts:
-            part.update(widths)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The parts."""
-        return torch.split(x, [part.count for part in self.parts], self.axis)
-
-    def axes(self) -> list[tuple[Tensor, int, tuple[Segment, ...]]]:
-        """None: nothing is stored."""
-        return []
-
-    def to_static_op(self) -> nn.Module:
-        """The cut at fixed places."""
-        return StaticSplit(self.axis, [part.count for part in self.parts])
-
-
-class StaticSplit(nn.Module):
-    """A tensor cut into parts of fixed sizes."""
-
-    def __init__(self, axis: int, sizes: Sequence[int]) -> None:
-        super().__init__()
-        self.axis = axis
-        self.sizes = list(sizes)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """The parts."""
-        ends = list(itertools.accumulate(self.sizes))
-        whole = (slice(None),) * self.axis
-        cuts = [(*whole, slice(end - size, end)) for size, end in zip(self.sizes, ends, strict=True)]
-        return tuple(x[cut] for cut in cuts)
 
 
 class ResidualBlock(nn.Module):

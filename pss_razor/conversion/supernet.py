@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pss_razor.conversion.groups import ChannelGroup
 from pss_razor.conversion.latency_parts import RunnablePart
 from pss_razor.conversion.layers import PartialLayer, ResidualBlock
+from pss_razor.conversion.operations import PartialOperation
 from pss_razor.conversion.propagate import Propagation
 from pss_razor.core import ActiveSubnetMixin, AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
@@ -40,7 +41,7 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         graph: CostGraph,
         extents: Mapping[ChannelGroup, Extent],
         blocks: Sequence[Sequence[ResidualBlock]],
-        partial: Sequence[PartialLayer],
+        partial: Sequence[PartialLayer | PartialOperation],
         propagation: Propagation,
         num_outputs: int,
         image_shape: Sequence[int],
@@ -53,7 +54,7 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         self.graph = graph
         self.space = graph.space
         self.costs: dict[str, AdditiveCost] = {"flops": graph.flops, "params": graph.params}
-        self._groups = {root: (extent.dimension, int(extent.values[-1])) for root, extent in extents.items()}
+        self._groups = {group: (extent.dimension, int(extent.values[-1])) for group, extent in extents.items()}
         self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
         self._partial = list(partial)
         self._latency_parts = dict(latency_parts)
@@ -76,7 +77,7 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         self._active = Subnet(subnet)
 
     def _widths(self, subnet: Mapping[str, Any]) -> dict[ChannelGroup, int]:
-        return {root: subnet[name] if name is not None else full for root, (name, full) in self._groups.items()}
+        return {group: subnet[name] if name is not None else full for group, (name, full) in self._groups.items()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""
@@ -151,7 +152,6 @@ def _reasons(propagation: Propagation) -> dict[str, list[str]]:
     """Why groups are not searched -> their names."""
     reasons: dict[str, list[str]] = {}
     for group in propagation.groups:
-        root = group.root
-        if root is group and root.frozen is not None:
-            reasons.setdefault(root.frozen, []).append(root.name)
+        if group.frozen is not None:
+            reasons.setdefault(group.frozen, []).append(group.name)
     return reasons

@@ -2,46 +2,224 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from pss_razor.conversion.layers import BiasedLinear, ComputedConv2d
 from pss_razor.core import ConfigError
 
-# Modules of other packages that do their work as one: regularisers, which depend on the mode, and norms with
-# another order of axes.
-_LEAVES = {"StochasticDepth", "DropPath", "DropBlock2d", "LayerNorm2d", "LayerNorm", "BatchNormAct2d"}
+# Regularisers of other packages, which depend on the mode.
+REGULARISER_NAMES = {"StochasticDepth", "DropPath", "DropBlock2d"}
 
 
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m).__name__ in _LEAVES or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(model: nn.Module) -> fx.GraphModule:
-    """The graph of a network, in evaluation mode; modules, parameters and buffers are those of ``model``.
-
-    Raises:
-        ConfigError: What it does depends on the values of its input; names the line.
-    """
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run the body in evaluation mode, then restore the mode of every module."""
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        graph = _Tracer().trace(model)
-    except Exception as error:
-        where = _place(error)
-        raise ConfigError(f"{type(model).__name__} cannot be traced by torch.fx{where}: {error}") from error
+        yield
     finally:
         for module, mode in training.items():
             module.training = mode
+
+
+def trace(model: nn.Module, images: Tensor, others: Sequence[Sequence[int]] = ()) -> fx.GraphModule:
+    """The graph of a network, in evaluation mode; modules, parameters and buffers are those of ``model``.
+
+    What a network decides by its images' sizes is decided once. A module that cannot be traced is called as one.
+
+    Args:
+        model: The network, changed.
+        images: (N, C, H, W) like those it is called with.
+        others: Other shapes, for which it must decide the same.
+
+    Raises:
+        ConfigError: What it does depends on the values of its input, and names the line; or it is not the same for
+            another shape.
+    """
+    whole: set[str] = set()
+    with evaluating(model):
+        blank = _on_meta(model)
+        while True:  # each time, one module more is left whole
+            tracer = _Tracer(model, images, whole)
+            try:
+                graph = tracer.trace(model)
+                break
+            except Exception as error:
+                if tracer.failed in whole | {None}:
+                    where = _place(error)
+                    raise ConfigError(f"{type(model).__name__} cannot be traced by torch.fx{where}: {error}") from error
+                whole.add(str(tracer.failed))
+        for shape in others:
+            _compare(model, graph, blank, shape, whole)
+    _call_modules(model, graph)
     _restore_dropout(model, graph)
-    _unfold_norms(model, graph)
     network = fx.GraphModule(model, graph, type(model).__name__)
     _remove_assertions(network)
     return network
+
+
+def _on_meta(model: Any) -> Any:
+    """A copy on the meta device, for which no tensor is copied."""
+    memo: dict[int, Any] = {id(own): nn.Parameter(own.detach().to("meta"), False) for own in model.parameters()}
+    memo |= {id(own): own.to("meta") for own in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
+def _compare(model: nn.Module, graph: fx.Graph, blank: nn.Module, shape: Sequence[int], whole: set[str]) -> None:
+    """Check that the graph is the same for images of another shape."""
+    before = set(vars(blank))
+    try:
+        other = _Tracer(blank, torch.empty(*shape, device="meta"), whole).trace(blank)
+    except Exception as error:
+        raise ConfigError(f"the network does not run on images of {shape[-1]} pixels: {error}") from error
+    for own, new in itertools.zip_longest(graph.nodes, other.nodes):
+        is_same = own is not None and new is not None and own.format_node() == new.format_node()
+        if is_same and own.op == "get_attr" and own.target in vars(model):  # a constant that the trace has made
+            first, second = getattr(model, own.target), getattr(blank, own.target)
+            is_same = first.shape == second.shape and (second.is_meta or torch.equal(first.cpu(), second))
+        if not is_same:
+            raise ConfigError(
+                f"{type(model).__name__} is another network for images of the shape {tuple(shape)}, at "
+                f"{(own or new).format_node()}: it decides by their number or size"
+            )
+    for name in set(vars(blank)) - before:
+        delattr(blank, name)
+
+
+class _Sized:
+    """What a traced value is asked for by code that decides on sizes."""
+
+    tracer: Any
+    node: Any
+
+    def __len__(self) -> int:
+        return len(self.tracer.values[self.node])
+
+    def __index__(self) -> int:
+        return self.tracer.number(self.node).__index__()
+
+    def __int__(self) -> int:
+        return int(self.tracer.number(self.node))
+
+    def __float__(self) -> float:
+        return float(self.tracer.number(self.node))
+
+    def __getattr__(self, name: str) -> Any:
+        return _SizedAttribute(self, name)  # type: ignore[arg-type]
+
+
+class _SizedProxy(_Sized, fx.Proxy):
+    pass
+
+
+class _SizedAttribute(_Sized, fx.proxy.Attribute):
+    pass
+
+
+class _Tracer(fx.Tracer):
+    """Knows every value on the meta device, so that a network may decide on sizes.
+
+    Args:
+        model: The network.
+        images: What it is called with.
+        whole: Modules that are not traced into.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, whole: set[str]) -> None:
+        super().__init__()
+        self.proxy_buffer_attributes = True
+        self.meta = _on_meta(model)
+        self.images = torch.empty_like(images, device="meta")
+        self.whole = whole
+        self.values: dict[fx.Node, Any] = {}
+        self.failed: str | None = None
+        self._is_computing = False
+
+    def number(self, node: fx.Node) -> Any:
+        """The value of a node, if it is a number."""
+        value = self.values[node]
+        if isinstance(value, Tensor):
+            raise fx.proxy.TraceError(f"it depends on the values of {node.name}")
+        return value
+
+    def create_args_for_root(
+        self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
+    ) -> tuple[Callable[..., Any], list[Any]]:
+        """See ``fx.Tracer``: the images are the only input, other arguments have their defaults."""
+        return root_fn, [self.root, self.create_proxy("placeholder", "images", (), {})]
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """See ``fx.Tracer``."""
+        is_known = type(m).__name__ in REGULARISER_NAMES or module_qualified_name in self.whole
+        return is_known or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """See ``fx.Tracer``."""
+        if self._is_computing:
+            return forward(*args, **kwargs)
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or self.path_of_module(m)
+            raise
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """See ``fx.Tracer``."""
+        return attr_val if self._is_computing else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """See ``fx.Tracer``."""
+        return _SizedProxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """See ``fx.Tracer``."""
+        return bool(self.number(obj.node))
+
+    def iter(self, obj: fx.Proxy) -> Iterator[Any]:
+        """See ``fx.Tracer``."""
+        own: Any = obj
+        return iter([own[index] for index in range(len(self.values[obj.node]))])
+
+    def create_proxy(self, kind: str, *args: Any, **kwargs: Any) -> fx.Proxy:
+        """See ``fx.Tracer``."""
+        proxy = super().create_proxy(kind, *args, **kwargs)
+        self._is_computing = True
+        try:
+            with torch.no_grad():
+                self.values[proxy.node] = self._compute(proxy.node)
+        finally:
+            self._is_computing = False
+        return proxy
+
+    def _compute(self, node: fx.Node) -> Any:
+        target: Any = node.target
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda own: self.values[own])
+        match node.op:
+            case "placeholder":
+                return self.images
+            case "get_attr":
+                owner, _, last = target.rpartition(".")
+                is_own = hasattr(self.meta.get_submodule(owner), last)  # else a constant that the trace has made
+                return getattr(self.meta.get_submodule(owner) if is_own else self.root, last).to("meta")
+            case "call_function":
+                return target(*args, **kwargs)
+            case "call_method":
+                return getattr(args[0], target)(*args[1:], **kwargs)
+            case "call_module":
+                return self.meta.get_submodule(target)(*args, **kwargs)
+        return None
 
 
 def _place(error: BaseException) -> str:
@@ -64,27 +242,114 @@ def _remove_assertions(network: fx.GraphModule) -> None:
     network.recompile()
 
 
-def _unfold_norms(model: nn.Module, graph: fx.Graph) -> None:
-    """timm's batch norm with dropout and activation inside: one after the other."""
+# Function -> class of torch that calls it with its own tensors, and the function's arguments.
+_CALLS: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
+    F.linear: (nn.Linear, ("input", "weight", "bias")),
+    F.conv2d: (nn.Conv2d, ("input", "weight", "bias", "stride", "padding", "dilation", "groups")),
+    F.layer_norm: (nn.LayerNorm, ("input", "normalized_shape", "weight", "bias", "eps")),
+    F.group_norm: (nn.GroupNorm, ("input", "num_groups", "weight", "bias", "eps")),
+    F.batch_norm: (
+        nn.BatchNorm2d,
+        ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps"),
+    ),
+}
+_TENSORS = ("weight", "bias", "running_mean", "running_var")
+_DEFAULTS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1, "eps": 1e-5}
+
+
+def _call_modules(model: nn.Module, graph: fx.Graph) -> None:
+    """Where a subclass of a layer of torch does what that does, and more around it, call the layer itself.
+
+    timm's layers are such: a batch norm with an activation after it, a layer norm with other axes before and after.
+    """
     for node in list(graph.nodes):
-        if node.op != "call_module":
+        if node.op != "call_function" or node.target not in _CALLS:
             continue
-        norm: Any = model.get_submodule(str(node.target))
-        if type(norm).__name__ != "BatchNormAct2d" or not isinstance(norm, nn.BatchNorm2d):
+        layer, names = _CALLS[node.target]
+        arguments = _DEFAULTS | dict(zip(names, node.args, strict=False)) | node.kwargs
+        raw = _attributes(arguments.get("weight"))
+        owner = raw[0].rpartition(".")[0] if raw else ""
+        module: Any = model.get_submodule(owner)
+        others = {name for name in names if not _is_own(arguments.get(name), module, owner, name)}
+        called: tuple[Any, ...] = (arguments["input"],)
+        if raw and isinstance(module, layer) and not others:
+            module.__class__ = layer
+        elif raw and isinstance(module, nn.Linear) and others == {"bias"} and module.bias is None:
+            module.__class__ = BiasedLinear
+            called = (arguments["input"], arguments["bias"])
+        elif (
+            isinstance(module, nn.Conv2d)
+            and others == {"weight"}
+            and _compute_weight(module, owner, arguments["weight"], raw)
+        ):
+            module.__class__ = ComputedConv2d
+        else:
             continue
-        norm.__class__ = nn.BatchNorm2d
-        last = node
-        for name in ("drop", "act"):
-            with graph.inserting_after(last):
-                inner = graph.call_module(f"{node.target}.{name}", (last,))
-            last.replace_all_uses_with(inner, lambda user, inner=inner: user is not inner)
-            last = inner
+        node.op, node.target, node.args, node.kwargs = "call_module", owner, called, {}
+
+
+def _attributes(value: Any) -> list[str]:
+    """Names of the parameters that a value is computed of, if it is of one module's alone."""
+    found: dict[str, None] = {}
+    waiting = [value]
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, fx.Node) or node.op in ("placeholder", "call_module"):
+            return []
+        if node.op == "get_attr":
+            found[str(node.target)] = None
+        waiting.extend(node.all_input_nodes)
+    return list(found) if len({name.rpartition(".")[0] for name in found}) == 1 else []
+
+
+def _compute_weight(conv: Any, owner: str, weight: fx.Node, raw: list[str]) -> bool:
+    """Give a conv what its weight is computed with, if the weight's channels are those of its parameters."""
+    names = tuple(name.removeprefix(f"{owner}.") for name in raw)
+    tensors = [getattr(conv, name) for name in names]
+    if "weight" not in names or any(tensor.dim() and len(tensor) not in (1, conv.out_channels) for tensor in tensors):
+        return False
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    inputs = {name: graph.placeholder(own.replace(".", "_")) for name, own in zip(raw, names, strict=True)}
+    for node in weight.graph.nodes:
+        if node.op == "get_attr" and node.target in inputs:
+            copies[node] = inputs[str(node.target)]
+        elif node.op.startswith("call") and all(own in copies for own in node.all_input_nodes):
+            copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output(copies[weight])
+    graph.eliminate_dead_code()
+    compute = fx.GraphModule(nn.Module(), graph)
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.rand(tensor.shape, generator=generator) for tensor in tensors]
+    outputs, inputs_order = (torch.randperm(n, generator=generator) for n in conv.weight.shape[:2])
+    inputs_order = inputs_order if conv.groups == 1 else torch.arange(conv.weight.shape[1])
+    moved = [value[outputs] if value.dim() and len(value) > 1 else value for value in values]
+    place = names.index("weight")
+    moved[place] = moved[place][:, inputs_order]
+    if not torch.allclose(compute(*moved), compute(*values)[outputs][:, inputs_order], rtol=1e-4, atol=1e-6):
+        return False
+    conv.__dict__.update(compute=compute, names=names)
+    return True
+
+
+def _is_own(value: Any, module: Any, owner: str, name: str) -> bool:
+    """Whether a function's argument is what a module would give it."""
+    if name in ("training", "momentum"):
+        return True
+    if name == "input" or not hasattr(module, name):
+        return isinstance(value, fx.Node) and name == "input"
+    own = getattr(module, name)
+    if name in _TENSORS:
+        return value is None if own is None else getattr(value, "target", None) == f"{owner}.{name}"
+    if isinstance(own, tuple):
+        value = tuple(value) if isinstance(value, list | tuple) else (value,) * len(own)
+    return bool(value == own)
 
 
 def _restore_dropout(model: nn.Module, graph: fx.Graph) -> None:
     """Put modules where a function was called with ``training``, which the trace has fixed."""
     for node in list(graph.nodes):
-        if node.op == "call_function" and node.target in (torch.nn.functional.dropout, torch.dropout):
+        if node.op == "call_function" and node.target in (F.dropout, torch.dropout):
             p = node.kwargs.get("p", node.args[1] if len(node.args) > 1 else 0.5)
             name = f"dropout_{node.name}"
             model.add_module(name, nn.Dropout(p))
@@ -97,20 +362,19 @@ class ShapeReader(fx.Interpreter):
     Attributes:
         shapes: Node name -> shape of a tensor; None for values that are none.
         dtypes: Node name -> type of a tensor.
-        macs: Node name -> multiply-accumulates of one image, as ``torch.utils.flop_counter`` counts them.
+        macs: Node name -> multiply-accumulates, as ``torch.utils.flop_counter`` counts them.
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
-        meta = copy.deepcopy(network).to("meta").eval()  # batch norm of one image
-        super().__init__(meta, garbage_collect_values=True)
+        super().__init__(_on_meta(network).eval(), garbage_collect_values=True)  # batch norm of one image
         self.shapes: dict[str, tuple[int, ...] | None] = {}
         self.dtypes: dict[str, torch.dtype] = {}
         self.macs: dict[str, int] = {}
 
-    def read(self, channels: int, size: int) -> None:
-        """Run on one image of so many channels and so many pixels a side."""
+    def read(self, *shape: int) -> None:
+        """Run on images of this shape, (N, C, H, W)."""
         with torch.no_grad():
-            self.run(torch.empty(1, channels, size, size, device="meta"))
+            self.run(torch.empty(shape, device="meta"))
 
     def run_node(self, n: fx.Node) -> Any:
         """See ``Interpreter``."""

@@ -34,8 +34,9 @@ class LayerSpec:
     Args:
         name: Qualified name in the supernet.
         kind: ``"conv"``, ``"depthwise"``, ``"linear"``, ``"norm"`` (weight and bias a channel), ``"scale"`` (other
-            parameters a channel, ``kernel_area`` of them), ``"pool"`` (the final average pooling), ``"fixed"``: a part
-            of any kind that is not searched, whose MACs are ``in_area``, and its parameters ``out_channels``.
+            parameters a channel, ``kernel_area`` of them), ``"pool"`` (the final average pooling), ``"product"`` (what
+            is multiplied with no parameters of its own, as in attention), ``"fixed"``: a part of any kind that is not
+            searched, whose MACs are ``in_area``, and its parameters ``out_channels``.
         kernel_area: Positions of the kernel; 1 for linear, norm and pool.
         has_bias: Whether it adds a bias.
         in_channels: Channels of the input.
@@ -351,7 +352,7 @@ class CostGraph:
     @property
     def params(self) -> AdditiveCost:
         """Learned parameters of every subnet, in millions."""
-        return self._sum(count_parameters, {"pool"})
+        return self._sum(count_parameters, {"pool", "product"})
 
     def _sum(self, count: Callable[..., np.ndarray], without: set[str]) -> AdditiveCost:
         def term(layer: LayerSpec) -> CostTerm | None:

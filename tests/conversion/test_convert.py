@@ -209,34 +209,283 @@ class Multiplier(nn.Sequential):
         super().__init__(nn.Conv2d(16, 32, 3, padding=1, groups=16), nn.Conv2d(32, 16, 1))
 
 
+class Shuffle(nn.Module):
+    """ShuffleNetV2's block: half of the channels pass, the other half is convolved, and both are interleaved."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(16, 64, 1), nn.Conv2d(16, 64, 1)
+        self.convs = nn.ModuleList(nn.Conv2d(64, 64, 3, padding=1) for _ in range(2))
+        self.last = nn.Conv2d(128, 16, 1)
+
+    def forward(self, x):
+        x = torch.cat([self.first(x), self.second(x)], 1)
+        for conv in self.convs:
+            n, c, height, width = x.size()
+            x = x.view(n, 2, c // 2, height, width).transpose(1, 2).contiguous().view(n, c, height, width)
+            kept, used = x.chunk(2, 1)
+            x = torch.cat([kept, conv(used).relu()], 1)
+        return self.last(x)
+
+
+class Sequence(nn.Module):
+    """Runs a module on (N, H × W, C)."""
+
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, x):
+        n, c, height, width = x.shape
+        y = self.body(x.flatten(2).transpose(1, 2))
+        return y.transpose(1, 2).reshape(n, c, height, width)
+
+
+class Attention(nn.Module):
+    def __init__(self, heads=4):
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(16, 96), nn.Linear(32, 16)
+
+    def split(self, x):
+        n, length, c = x.shape
+        return self.qkv(x).reshape(n, length, 3, self.heads, 2 * c // self.heads).permute(2, 0, 3, 1, 4)
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.proj(y.transpose(1, 2).reshape(x.shape[0], x.shape[1], -1))
+
+
+class BiasedAttention(Attention):
+    """With products written out, a bias for every head and pair of positions, and a scale for every head."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(127, 4))
+        self.scale = nn.Parameter(torch.rand(4, 1, 1))
+        self.register_buffer("index", torch.arange(64)[:, None] - torch.arange(64) + 63)
+
+    def forward(self, x):
+        q, k, v = self.split(x).unbind(0)
+        bias = self.table[self.index.view(-1)].view(64, 64, -1).permute(2, 0, 1)
+        weights = (q @ k.transpose(-2, -1) * self.scale + bias.unsqueeze(0)).softmax(dim=-1)
+        y = torch.einsum("bhqk,bhkd->bhqd", weights, v)
+        return x + self.proj(y.transpose(1, 2).flatten(2))
+
+
+class TalkingHeads(Attention):
+    def __init__(self):
+        super().__init__()
+        self.talk = nn.Linear(4, 4)
+
+    def forward(self, x):
+        q, k, v = self.split(x)
+        weights = self.talk((q @ k.transpose(-2, -1)).permute(0, 2, 3, 1)).permute(0, 3, 1, 2).softmax(-1)
+        return x + self.proj((weights @ v).transpose(1, 2).flatten(2))
+
+
+class ComputedBias(nn.Module):
+    """A linear layer whose bias is put together, as BEiT's."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.last = nn.Linear(16, 32, bias=False), nn.Linear(32, 16)
+        self.bias = nn.Parameter(torch.randn(16))
+        self.register_buffer("zeros", torch.zeros(16))
+
+    def forward(self, x):
+        bias = torch.cat([self.bias, self.zeros])
+        return self.last(F.gelu(F.linear(x, self.linear.weight, bias)))
+
+
+class GatedUnit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(16, 64), nn.Linear(32, 16)
+
+    def forward(self, x):
+        gate, value = self.up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * value)
+
+
+class Ghost(nn.Module):
+    """What is concatenated is added to what one conv makes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1), nn.Conv2d(16, 32, 1)
+        self.last = nn.Conv2d(32, 16, 1)
+
+    def forward(self, x):
+        return self.last(torch.cat([self.a(x), self.b(x)], 1) + self.c(x))
+
+
+class PartOfThem(nn.Module):
+    """ReXNet's shortcut: a tensor is added to the first channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.wide, self.last = nn.Conv2d(16, 32, 1), nn.Conv2d(32, 16, 1)
+
+    def forward(self, x):
+        y = self.wide(x)
+        return self.last(torch.cat([y[:, :16] + x, y[:, 16:]], dim=1))
+
+
+class Radix(nn.Module):
+    """ResNeSt: the halves of a grouped conv's channels are added, so that channels of each half go together."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(16, 32, 3, padding=1, groups=2), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.last(y.view(y.shape[0], 2, y.shape[1] // 2, *y.shape[2:]).sum(dim=1))
+
+
+class FunctionalNorm(nn.LayerNorm):
+    def forward(self, x):
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2).relu()
+
+
+class StandardisedConv(nn.Conv2d):
+    def __init__(self):
+        super().__init__(16, 16, 3, padding=1)
+        self.gain = nn.Parameter(torch.rand(16, 1, 1, 1))
+
+    def forward(self, x):
+        weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) * self.gain
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class ResponseNorm(nn.Module):
+    """ConvNeXtV2's: of each channel its norm, divided by the mean over the channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(16))
+
+    def forward(self, x):
+        norm = x.norm(p=2, dim=(2, 3), keepdim=True)
+        return torch.addcmul(x, self.weight.view(1, -1, 1, 1), x * norm / (norm.mean(dim=1, keepdim=True) + 1e-6))
+
+
+class DecidesOnSizes(nn.Module):
+    """Windows of four positions, after padding where it is needed, as Swin has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x):
+        n, c, height, width = x.shape
+        if height % 3:
+            x = F.pad(x, (0, 3 - width % 3, 0, 3 - height % 3))
+        side = int(x.shape[2] / 3)
+        x = x.permute(0, 2, 3, 1).view(n, side, 3, side, 3, c).permute(0, 1, 3, 2, 4, 5).reshape(-1, 9, c)
+        x = self.linear(x).view(n, side, side, 3, 3, c).permute(0, 1, 3, 2, 4, 5).reshape(n, 3 * side, 3 * side, c)
+        return x.permute(0, 3, 1, 2)[:, :, :height, :width]
+
+
+class CannotBeTraced(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        assert isinstance(x, torch.Tensor)
+        return self.conv(x)
+
+
+class Stacked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(16, 16, 1), nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        return torch.stack([self.a(x), self.b(x)], dim=1).amax(1)
+
+
 RULES = {
     "plain": (lambda: nn.Sequential(nn.Conv2d(16, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 16, 1)), 3),
     "depthwise": (lambda: nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.BatchNorm2d(16)), 1),
     "grouped": (lambda: nn.Conv2d(16, 16, 3, groups=2), 1),
     "concatenation": (Concatenation, 3),
     "split": (SplitAtBorders, 3),
-    "split inside": (SplitInside, 1),
+    "split inside": (SplitInside, 2),
     "squeeze and excitation": (SqueezeExcitation, 2),
     "scale": (Scale, 1),
     "spatial mask": (SpatialMask, 1),
     "unknown": (Unknown, 0),
-    "twice": (Twice, 0),
+    "twice": (Twice, 1),
     "channels last": (ChannelsLast, 2),
     "group norm": (lambda: nn.Sequential(nn.GroupNorm(2, 16), nn.ReLU()), 1),
+    "group norm of one group": (lambda: nn.GroupNorm(1, 16), 1),
     "instance norm": (lambda: nn.InstanceNorm2d(16), 0),
-    "depth multiplier": (Multiplier, 1),
+    "depth multiplier": (Multiplier, 2),
     "looks at its weight": (LooksAtItsWeight, 2),
+    "shuffle": (Shuffle, 11),
+    "attention": (lambda: Sequence(Attention()), 2),
+    "attention of one head": (lambda: Sequence(Attention(1)), 2),
+    "attention with biases": (lambda: Sequence(BiasedAttention()), 2),
+    "talking heads": (lambda: Sequence(TalkingHeads()), 2),
+    "computed bias": (lambda: Sequence(ComputedBias()), 3),
+    "gated unit": (lambda: Sequence(GatedUnit()), 3),
+    "ghost": (Ghost, 4),
+    "part of them": (PartOfThem, 3),
+    "radix": (Radix, 3),
+    "functional norm": (lambda: FunctionalNorm(16), 1),
+    "standardised conv": (StandardisedConv, 2),
+    "response norm": (ResponseNorm, 1),
+    "decides on sizes": (DecidesOnSizes, 2),
+    "cannot be traced": (CannotBeTraced, 0),
+    "stacked": (Stacked, 2),
 }
+
+
+def make_rule(rule):
+    torch.manual_seed(0)
+    return Net(nn.Sequential(RULES[rule][0](), nn.Conv2d(16, 32, 1), nn.ReLU()), out=32).eval()
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_rule(rule):
     """How many widths are searched, beside those of a layer that always is: what is not understood is left."""
-    torch.manual_seed(0)
-    make, widths = RULES[rule]
-    body = nn.Sequential(make(), nn.Conv2d(16, 32, 1), nn.ReLU())
-    supernet = check(Net(body, out=32), torch.randn(2, 3, 8, 8), depth=False)
-    assert len(supernet.space) == widths + 1, supernet.summary()
+    supernet = check(make_rule(rule), torch.randn(2, 3, 8, 8), depth=False)
+    assert len(supernet.space) == RULES[rule][1] + 1, supernet.summary()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sorting_of_what_a_rule_cuts(rule):
+    """The function stays; the first channels of the last conv, whose order is free, are the large ones."""
+    model, images = make_rule(rule), torch.randn(2, 3, 8, 8)
+    supernet = convert(model, images, depth=False, sort="l1").eval()
+    with torch.no_grad():
+        expected = model(images)
+        assert (supernet(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    sums = supernet.network.get_submodule("body.1").weight.abs().sum((1, 2, 3))
+    assert (sums.diff() <= 1e-6).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+def test_onnx_of_what_a_rule_cuts(rule):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    from pss_razor.export.onnx_export import to_onnx
+
+    images = torch.randn(2, 3, 8, 8)
+    supernet = convert(make_rule(rule), images, depth=False).eval()
+    for subnet in (supernet.space.smallest, *random_subnets(supernet.space, 1)):
+        static = supernet.static(subnet).eval()
+        session = onnxruntime.InferenceSession(to_onnx(static, images))
+        more = torch.randn(3, 3, 8, 8)
+        with torch.no_grad(), supernet.active(subnet):
+            expected = supernet(more)
+        (logits,) = session.run(None, {"images": more.numpy()})
+        assert (torch.from_numpy(logits) - expected).abs().max() <= 1e-4 * expected.abs().max()
 
 
 def test_what_is_not_understood_is_said():
@@ -441,6 +690,102 @@ class TestSupernet:
         images = torch.randn(2, 3, 8, 8)
         assert not torch.equal(supernet.train()(images), supernet(images))
         assert torch.equal(supernet.eval()(images), supernet(images))
+
+
+class TestTaylor:
+    @pytest.fixture
+    def model(self):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 16, 3, bias=False), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)
+        ).eval()
+
+    @pytest.fixture
+    def batches(self):
+        generator = torch.Generator().manual_seed(1)
+        return [
+            (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(5, (4,), generator=generator))
+            for _ in range(3)
+        ]
+
+    def test_channels_without_which_the_loss_changes_most_come_first(self, model, batches):
+        """Against the loss with a channel a little weaker, in double precision."""
+        double, scores = copy.deepcopy(model).double(), []
+        for channel in range(16):
+            changes = []
+            for images, labels in batches:
+                losses = []
+                for gate in (1 - 1e-5, 1 + 1e-5):
+                    weaker = copy.deepcopy(double)
+                    with torch.no_grad():
+                        weaker[0].weight[channel] *= gate
+                        losses.append(float(F.cross_entropy(weaker(images.double()), labels)))
+                changes.append((losses[1] - losses[0]) / 2e-5)
+            scores.append(sum(change**2 for change in changes))
+        order = np.argsort(scores)[::-1].copy()
+        assert list(order) != list(range(16))
+        supernet = convert(model, batches[0][0], sort="taylor", batches=batches)
+        assert torch.equal(supernet.network.get_submodule("0").weight, model[0].weight[order])
+        assert torch.equal(supernet.network.get_submodule("4").weight, model[4].weight[:, order])
+
+    def test_nothing_else_changes(self, batches):
+        torch.manual_seed(0)
+        model = torchvision.models.resnet18(num_classes=5).requires_grad_(False).train()
+        images = torch.randn(2, 3, 32, 32)
+        larger = [(torch.randn(2, 3, 32, 32), torch.tensor([0, 3]))]
+        with torch.no_grad():
+            expected = copy.deepcopy(model).eval()(images)
+            supernet = convert(model, images, sort="taylor", batches=larger)
+            assert supernet.training
+            statistics = supernet.network.get_submodule("bn1").running_mean
+            assert torch.equal(statistics.sort().values, model.bn1.running_mean.sort().values)
+            assert (supernet.eval()(images) - expected).abs().max() <= 1e-4 * expected.abs().max()
+        assert not torch.equal(supernet.network.get_submodule("layer4.0.conv1").weight, model.layer4[0].conv1.weight)
+        assert all(p.grad is None and not p.requires_grad for p in (*supernet.parameters(), *model.parameters()))
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"sort": "taylor"}, "needs batches .* A config has none; sort by 'l1' or 'bn' there"),
+            ({"sort": "taylor", "batches": []}, "was given no batch"),
+            ({"sort": "l1", "batches": [(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))]}, "'taylor' alone"),
+        ],
+    )
+    def test_errors(self, model, options, message):
+        with pytest.raises(ConfigError, match=message):
+            convert(model, torch.randn(2, 3, 8, 8), **options)
+
+
+class TestSizes:
+    """What a network decides by the sizes of its images."""
+
+    def test_batches_of_any_size(self):
+        model, images = make_rule("decides on sizes"), torch.randn(5, 3, 8, 8)
+        supernet = convert(model, images[:2]).eval()
+        with torch.no_grad():
+            assert torch.equal(supernet(images), model(images))
+
+    def test_a_number_of_images_that_is_looked_at(self):
+        class OfTwo(nn.Module):
+            def forward(self, x):
+                return x * 2 if len(x) == 2 else x
+
+        with pytest.raises(ConfigError, match=r"another network for images of the shape \(3, 3, 8, 8\)"):
+            convert(Net(OfTwo()), torch.randn(2, 3, 8, 8))
+
+    def test_another_resolution_that_is_another_network(self):
+        model, images = make_rule("decides on sizes"), torch.randn(2, 3, 8, 8)
+        with pytest.raises(
+            ConfigError, match=r"another network for images of the shape \(3, 3, 6, 6\).*number or size"
+        ):
+            convert(model, images, resolutions=[6, 8])
+
+    def test_resolutions_of_attention(self):
+        check(make_rule("attention"), torch.randn(2, 3, 8, 8), resolutions=[4, 8])
+
+    def test_a_module_that_cannot_be_traced_is_left_whole_and_named(self):
+        summary = convert(make_rule("cannot be traced"), torch.randn(2, 3, 8, 8)).summary()
+        assert "body.0 (CannotBeTraced): there is no rule for it (stem)" in summary
 
 
 class TestErrors:

@@ -120,18 +120,6 @@ class TestClassifier:
         with pytest.raises(ConfigError, match=message):
             build(**options)
 
-    def test_relu6_is_the_lean_one_until_it_is_static(self):
-        classifier = build(network=dict(type="torchvision.mobilenet_v2", num_classes=3), input_size=32)
-        torch.manual_seed(0)
-        network = torchvision.models.mobilenet_v2(num_classes=3).eval()
-        images = torch.randn(2, 3, 32, 32)
-        found = [module for module in classifier.modules() if isinstance(module, nn.ReLU6)]
-        assert len(found) == 35 and all(type(module) is LeanReLU6 for module in found)
-        with torch.no_grad():
-            assert torch.equal(classifier.eval()(images), network(images))
-        static = trace_static(WithoutResize(classifier), 32)
-        assert not any(isinstance(module, LeanReLU6) for module in static.modules())
-
     def test_of_a_supernet(self, capfd):
         """It is the one that is given, with all its dimensions; building logs nothing."""
         supernet = small_supernet(num_classes=7)
@@ -148,6 +136,20 @@ class TestClassifier:
                 assert torch.equal(supernet(images), logits)
         captured = capfd.readouterr()
         assert classifier.summary() == supernet.summary() and "searched" not in captured.out + captured.err
+
+    def test_relu6_is_the_lean_one_until_it_is_static(self):
+        classifier = build(network=dict(type="torchvision.mobilenet_v2", num_classes=3), input_size=32)
+        torch.manual_seed(0)
+        network = torchvision.models.mobilenet_v2(num_classes=3).eval()
+        images = torch.randn(2, 3, 32, 32)
+        found = [module for module in classifier.modules() if isinstance(module, nn.ReLU6)]
+        assert len(found) == 35 and all(type(module) is LeanReLU6 for module in found)
+        with torch.no_grad():
+            assert torch.equal(classifier.eval()(images), network(images))
+        static = trace_static(WithoutResize(classifier), 32)
+        assert not any(isinstance(module, LeanReLU6) for module in static.modules())
+        supernet = classifier.backbone.supernet
+        assert not any(isinstance(module, LeanReLU6) for module in supernet.static(supernet.space.smallest).modules())
 
     def test_a_function_of_ones_own(self):
         config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)

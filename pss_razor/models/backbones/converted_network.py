@@ -63,7 +63,7 @@ class ConvertedNetwork(BaseModule):
             network = convert(
                 model, images, width_range=width_range, divisor=divisor, depth=depth, sort=sort, resolutions=resolutions
             )
-        for module in network.network.modules():
+        for module in network.modules():
             if type(module) is nn.ReLU6:
                 module.__class__ = LeanReLU6  # the same, in less time and memory
         self.supernet = network
