@@ -149,6 +149,8 @@ class TestClassifier:
             assert torch.equal(classifier.eval()(images), network(images))
         static = trace_static(WithoutResize(classifier), 32)
         assert not any(isinstance(module, LeanReLU6) for module in static.modules())
+        supernet = classifier.backbone.supernet
+        assert not any(isinstance(module, LeanReLU6) for module in supernet.static(supernet.space.smallest).modules())
 
     def test_a_function_of_ones_own(self):
         config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)
