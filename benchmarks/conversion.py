@@ -124,7 +124,7 @@ def tabulate(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     yield "| --- | --- | --- | --- | --- | --- |"
     for name, found in results.items():
         if "error" in found:
-            yield f"| {name} | – | – | – | – | {_shorten(found['error'])} |"
+            yield f"| {name} | - | - | - | - | {_shorten(found['error'])} |"
             continue
         reasons = list(found["not_searched"].items())
         reasons = [(reason, names) for reason, names in reasons if reason != "the network's outputs"]

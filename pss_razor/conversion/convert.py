@@ -59,7 +59,7 @@ _NORMS = ("batch_norm", "layer_norm", "group_norm")
 # Of the largest logit: what is allowed where sums are in another order.
 _TOLERANCE = 1e-4
 # Images of the run whose shapes are looked at: no size that a network has else, so that it is told from them.
-_NUM_IMAGES = 7
+_NUM_IMAGES = 13
 
 
 def convert(

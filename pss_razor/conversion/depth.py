@@ -31,11 +31,20 @@ class Block:
 
 
 def find_runs(network: fx.GraphModule) -> list[list[Block]]:
-    """Blocks that follow each other directly, in running order; a block inside of another is no block."""
+    """Blocks that follow each other directly, in running order.
+
+    A block inside of another is no block, nor one with a module that runs more than once.
+    """
     order = {node: number for number, node in enumerate(network.graph.nodes)}
     modules = dict(network.named_modules())
     blocks = [block for node in network.graph.nodes if (block := _block(node, order, modules)) is not None]
-    outer = [b for b in blocks if not any(set(b.nodes) < set(other.nodes) for other in blocks)]
+    called = [node.target for node in network.graph.nodes if node.op == "call_module"]
+    outer = [
+        block
+        for block in blocks
+        if not any(set(block.nodes) < set(other.nodes) for other in blocks)
+        and not any(node.op == "call_module" and called.count(node.target) > 1 for node in block.nodes)
+    ]
     runs: list[list[Block]] = []
     for block in sorted(outer, key=lambda block: order[block.end]):
         if runs and runs[-1][-1].end is block.start and set(block.start.users) <= set(block.nodes):
