@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
 BENCHMARKS = (
     "training_step",
+    "converted_step",
     "switching",
     "candidate_costs",
     "sampling",

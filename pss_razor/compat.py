@@ -237,6 +237,32 @@ def checkpoint_of(runner: Any) -> str | None:
     return runner._load_from
 
 
+def set_checkpoint(runner: Any, path: Any) -> None:
+    """Say which checkpoint has the weights of a run."""
+    runner._load_from = None if path is None else str(path)
+
+
+def set_test_loop(runner: Any, loop: Any) -> None:
+    """Let a run test by a loop that is built already."""
+    runner._test_loop = loop
+
+
+@contextlib.contextmanager
+def runs_on(device: str | None) -> Iterator[None]:
+    """While active, mmengine puts models on a device, such as ``"cpu"`` or ``"cuda:1"``; None leaves it its choice.
+
+    It asks one function, which knows the first kind of device that there is.
+    """
+    if device is None:
+        yield
+        return
+    with (
+        mock.patch("mmengine.runner.runner.get_device", lambda: device),
+        mock.patch("mmengine.runner.amp.get_device", lambda: device.partition(":")[0]),
+    ):
+        yield
+
+
 def accumulative_counts(optim_wrapper: Any) -> int:
     """Iterations for each optimizer step."""
     return optim_wrapper._accumulative_counts

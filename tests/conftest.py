@@ -3,7 +3,7 @@
 import copy
 import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,29 @@ def build_algorithm(load_config: Callable[..., Any]) -> Callable[..., Any]:
         return algorithm
 
     return build
+
+
+@pytest.fixture(scope="session")
+def stand_in_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """In place of a download, torchvision's loader finds the weights of a network with random ones (seed 7)."""
+    import torch
+    import torchvision
+
+    models = {
+        weights.url: name
+        for name in torchvision.models.list_models(module=torchvision.models)
+        for weights in torchvision.models.get_model_weights(name)
+    }
+
+    def download(url: str, path: str, *arguments: Any, **options: Any) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            torch.save(torchvision.models.get_model(models[url]).state_dict(), path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch_home")))
+        patch.setattr(torch.hub, "download_url_to_file", download)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,15 @@
 """Every shipped config loads and builds; ImageNet's has the paper's values."""
 
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
+import torch
+import torchvision
 
 from pss_razor import registry
-from pss_razor.core import build_conditional_sampler
+from pss_razor.core import ConfigError, build_conditional_sampler
 from pss_razor.engine import PoolTestLoop, PoolValLoop, PrioritizedPoolSamplerHook
 from pss_razor.models import PSS, PSSDistributedDataParallel
 from pss_razor.registry import FUNCTIONS, HOOKS, LOOPS, MODEL_WRAPPERS, TRANSFORMS
@@ -15,6 +18,7 @@ from mmcls.structures import ClsDataSample
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
+pytestmark = pytest.mark.usefixtures("stand_in_weights")
 NETS = ("mbv1", "mbv2", "r50")
 CONFIGS = sorted(path.stem for path in (Path(__file__).resolve().parents[1] / "configs" / "pss").glob("*.py"))
 # Those whose latency table comes from the user's GPU or from the authors; tests/test_config_runs.py builds them.
@@ -23,6 +27,8 @@ WITH_TABLES = [
     for name in CONFIGS
     if not name.endswith(("_gpu", "_paper")) and name not in {f"pss_{net}_multi" for net in NETS}
 ]
+# Building the samplers of spaces of ops, and of free inner widths, takes about ten seconds.
+LONG_TO_SET_UP = ["pss_shufflenetv2_flops", *(n for n in CONFIGS if n.endswith("_pretrained") and "resnet18" not in n)]
 
 
 def images_of(loader):
@@ -52,10 +58,8 @@ def algorithms(build_algorithm):
 
 
 class TestEveryConfig:
-    # Building the sampler of a space of ops takes ten seconds.
     @pytest.mark.parametrize(
-        "name",
-        [pytest.param(n, marks=pytest.mark.slow) if n == "pss_shufflenetv2_flops" else n for n in WITH_TABLES],
+        "name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG_TO_SET_UP else n for n in WITH_TABLES]
     )
     def test_model_and_targets(self, algorithms, name):
         algorithm = algorithms(name)
@@ -70,7 +74,8 @@ class TestEveryConfig:
     @pytest.mark.parametrize("name", WITH_TABLES)
     def test_optimizer(self, algorithms, load_config, name):
         optim_wrapper = build_optim_wrapper(algorithms(name), load_config(name).optim_wrapper)
-        assert {group["weight_decay"] for group in optim_wrapper.optimizer.param_groups} == {0.0, 1e-4}
+        decay = 0.05 if "convnext" in name else 1e-4
+        assert {group["weight_decay"] for group in optim_wrapper.optimizer.param_groups} == {0.0, decay}
 
     def test_hooks_and_wrapper(self, config):
         hook = HOOKS.build(config.default_hooks.subnet_sampler)
@@ -83,7 +88,8 @@ class TestEveryConfig:
     def test_loops(self, config):
         assert LOOPS.get(config.val_cfg.type) is PoolValLoop and LOOPS.get(config.test_cfg.type) is PoolTestLoop
         assert config.train_cfg.by_epoch and config.train_cfg.max_epochs % config.train_cfg.val_interval == 0
-        assert config.param_scheduler.end == config.train_cfg.max_epochs
+        schedulers = config.param_scheduler if isinstance(config.param_scheduler, list) else [config.param_scheduler]
+        assert schedulers[-1].end == config.train_cfg.max_epochs
 
     def test_pipelines_build_and_collate_is_default(self, config):
         for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
@@ -276,3 +282,61 @@ def test_digits_are_normalised_by_their_own_statistics(load_config):
     pixels = np.stack([dataset.get_data_info(i)["img"] for i in range(len(dataset))]).astype(float)
     assert pixels.mean() == pytest.approx(config.model.data_preprocessor.mean[0], abs=2)
     assert pixels.std() == pytest.approx(config.model.data_preprocessor.std[0], abs=2)
+
+
+class TestPretrained:
+    """Recipes that start from weights of torchvision's; the loader finds stand-ins for the downloads."""
+
+    NAMES = tuple(name for name in CONFIGS if name.endswith("_pretrained"))
+
+    def test_they_are_all_there(self):
+        networks = ("resnet18", "resnet50", "mobilenetv3_large", "efficientnet_b0", "convnext_tiny")
+        assert set(self.NAMES) == {f"pss_{network}_pretrained" for network in networks}
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_largest_subnet_is_the_trained_network(self, algorithms, load_config, name):
+        settings = load_config(name).model.architecture.network
+        weights = torchvision.models.get_weight(
+            f"{torchvision.models.get_model_weights(settings.type.split('.')[1]).__name__}.{settings.weights}"
+        )
+        network = torchvision.models.get_model(settings.type.split(".")[1])
+        network.load_state_dict(weights.get_state_dict())
+        algorithm = algorithms(name).eval()
+        images = torch.randn(2, 3, 224, 224)
+        with torch.no_grad():
+            expected, logits = network.eval()(images), algorithm(images)
+        assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max()
+        # What the weights were trained on is what the data preprocessor makes.
+        transforms = weights.transforms()
+        assert np.allclose(algorithm.data_preprocessor.mean.flatten(), np.array(transforms.mean) * 255)
+        assert np.allclose(algorithm.data_preprocessor.std.flatten(), np.array(transforms.std) * 255, rtol=1e-4)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_learning_rate_warms_up_for_an_epoch(self, algorithms, load_config, name):
+        config = load_config(name)
+        optim_wrapper = build_optim_wrapper(algorithms(name), config.optim_wrapper)
+        schedulers = []
+        for own in config.param_scheduler:
+            own = dict(own)
+            assert own.pop("convert_to_iter_based")
+            build = PARAM_SCHEDULERS.get(own.pop("type")).build_iter_from_epoch
+            schedulers.append(build(optimizer=optim_wrapper, epoch_length=10, **own))
+        rates = []
+        for _ in range(300):
+            rates.append(optim_wrapper.get_lr()["lr"][0])
+            for scheduler in schedulers:
+                scheduler.step()
+        highest = 2e-4 if "convnext" in name else 0.06
+        assert rates[0] == pytest.approx(0.1 * highest) and np.argmax(rates) in (9, 10)
+        assert max(rates) == pytest.approx(highest)
+        cosine = highest / 2 * (1 + np.cos(np.pi * np.arange(290) / 290))
+        np.testing.assert_allclose(rates[10:], cosine, rtol=1e-6, atol=1e-9)
+
+    def test_without_a_network_the_error_says_where_the_file_goes(self, load_config, monkeypatch, tmp_path):
+        def unreachable(url, *arguments, **options):
+            raise URLError("Name or service not known")
+
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+        with pytest.raises(ConfigError, match=f"weights of torchvision.resnet18.*{tmp_path}/hub/checkpoints.*=None"):
+            registry.MODELS.build(load_config("pss_resnet18_pretrained").model)

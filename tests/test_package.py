@@ -121,6 +121,45 @@ main()
         assert done.returncode == 1 and done.stderr == needs
 
 
+class TestFunctions:
+    def test_importing_the_package_imports_nothing_slow(self):
+        """Nor does asking for the functions that conversion needs; the others need OpenMMLab."""
+        code = """
+import sys
+import pss_razor
+assert not {"torch", "numpy"} & set(sys.modules)
+pss_razor.convert, pss_razor.export
+assert not {name for name in sys.modules if name.split(".")[0] in ("mmengine", "mmcv", "mmcls", "mmrazor")}
+for name in ("mmengine", "mmcv", "mmcls", "mmrazor"):
+    sys.modules[name] = None
+for function in ("fit", "evaluate"):
+    try:
+        getattr(pss_razor, function)
+    except ImportError:
+        continue
+    raise SystemExit(function)
+"""
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+    def test_export_is_a_package_that_can_be_called(self):
+        import pss_razor
+        import pss_razor.export.formats
+        from pss_razor import export
+
+        assert export is pss_razor.export is sys.modules["pss_razor.export"]
+        assert pss_razor.export.formats.BUNDLE == "bundle"
+        with pytest.raises(ConfigError, match=r"export takes what pss_razor.evaluate returned, not a int"):
+            pss_razor.export(3, "nowhere")
+
+    def test_all_are_there(self):
+        import pss_razor
+
+        assert all(callable(getattr(pss_razor, name)) for name in pss_razor.__all__ if name != "__version__")
+        with pytest.raises(AttributeError, match="has no attribute 'train'"):
+            _ = pss_razor.train
+
+
 def test_missing_package_is_an_import_error():
     check_extra("train", "numpy")
     with pytest.raises(MissingPackageError, match=r"needs no_such_package, .* pip install 'pss_razor\[x\]'") as error:

@@ -85,15 +85,15 @@ def main() -> None:
         with torch.inference_mode():
             speed = MachineSpeed(prepare(*smallest), args.device, provenance.get("reference_us"))
         provenance["reference_us"] = speed.reference_us
-        places = find_geometries(graph)
+        possible = graph.geometries
         subset = choose_subset(graph, args.max_blocks)
         # An earlier run may have measured blocks outside the subset.
-        others = [g for g in places if g not in subset and g not in latencies_us]
+        others = [g for g in possible if g not in subset and g not in latencies_us]
         interpolate = bool(others)
 
         def measure(geometries: Collection[BlockGeometry], description: str) -> Iterator[dict[BlockGeometry, Timing]]:
             """Timings of blocks, chunk by chunk, with a progress bar."""
-            blocks = {geometry: places[geometry] for geometry in geometries}
+            blocks = find_geometries(graph, set(geometries))
             with tqdm(total=len(blocks), unit="block", desc=description) as progress:
                 for timings in measure_blocks(
                     supernet, mutator.active, blocks, prepare, args.device, args.batch, args.rounds, speed
@@ -106,13 +106,13 @@ def main() -> None:
             table.save(out)
             return table
 
-        wanted = [geometry for geometry in places if geometry in subset and geometry not in latencies_us]
+        wanted = [geometry for geometry in possible if geometry in subset and geometry not in latencies_us]
         for timings in measure(wanted, f"{len(latencies_us)} blocks known"):
             latencies_us |= {geometry: timing.median_us / args.batch for geometry, timing in timings.items()}
             spreads += [timing.spread_us / timing.median_us for timing in timings.values()]
             provenance["median_relative_spread"] = round(float(np.median(spreads)), 4)
             save()
-        print(f"{out}: {len(latencies_us)} blocks of {len(places)}, median spread {np.median(spreads):.1%}")
+        print(f"{out}: {len(latencies_us)} blocks of {len(possible)}, median spread {np.median(spreads):.1%}")
         table = save()
         if interpolate:
             left_out = random.Random(0).sample(others, min(48, len(others)))
@@ -121,7 +121,7 @@ def main() -> None:
             errors = [abs(interpolated[g] / (timings[g].median_us / args.batch) - 1) for g in left_out]
             provenance["interpolation"] = {
                 "measured_blocks": len(latencies_us),
-                "of_blocks": len(places),
+                "of_blocks": len(possible),
                 "checked_blocks": len(errors),
                 "median_error": round(float(np.median(errors)), 4),
                 "worst_error": round(float(np.max(errors)), 4),

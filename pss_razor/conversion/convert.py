@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, fx, nn
 from pss_razor.conversion.depth import Block, find_runs, isolate
 from pss_razor.conversion.groups import ChannelGroup, Segment
 from pss_razor.conversion.importance import Batch, check_sort, sort_channels
+from pss_razor.conversion.latency_parts import find_parts, make_runnable
 from pss_razor.conversion.layers import (
     ActiveChannels,
     ComputedConv2d,
@@ -120,17 +122,23 @@ def convert(
     batch.read(_NUM_IMAGES, *images.shape[1:])
     propagation = propagate(network, batch.shapes)
     runs = [run for run in find_runs(network) if len(run) > 1] if depth else []
-    dimensions, extents = _width_dimensions(propagation, low, high, divisor)
     depth_dimensions, runs_of = _depth_dimensions(runs, low)
-    dimensions += depth_dimensions
+    width_dimensions, extents = _width_dimensions(
+        propagation, low, high, divisor, _used_from(propagation, depth_dimensions, runs_of)
+    )
+    dimensions = [*width_dimensions, *depth_dimensions]
     if resolutions is not None:
         dimensions.append(Dimension("resolution", "resolution", tuple(sizes)))
     if not any(len(dimension.values) > 1 for dimension in dimensions):
         reasons = "; ".join(sorted({str(g.frozen) for g in propagation.groups})[:3])
         raise ConfigError(f"{type(model).__name__} has nothing to search: {reasons}")
     space = SearchSpace(dimensions)
-    graph = _cost_graph(network, propagation, readers, sizes, space, extents, runs_of)
+    resolution = "resolution" if resolutions is not None else None
+    latency_parts = find_parts(network, propagation, readers, extents, runs_of, resolution)
+    blocks_of_latency = tuple(part.spec for part in latency_parts)
+    graph = CostGraph(space, _layers(network, propagation, readers, sizes, space, extents, runs_of), blocks_of_latency)
     partial = _replace_layers(network, propagation)
+    runnable = {part.spec.name: make_runnable(network, part) for part in latency_parts}
     if sort is not None:
         axes = [axis for module in partial for axis in module.axes()]
         norms = [axis for m in partial if isinstance(m, PartialBatchNorm) for axis in m.axes()[2:3]]
@@ -141,7 +149,7 @@ def convert(
     network.graph.lint()
     network.recompile()
     network.delete_all_unused_submodules()
-    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs)
+    supernet = Supernet(network, graph, extents, blocks, partial, propagation, num_outputs, images.shape[1:], runnable)
     _check(supernet, images, expected, exact=sort is None)
     return supernet.train(model.training)
 
@@ -179,8 +187,27 @@ def _read_shapes(network: fx.GraphModule, images: Tensor, sizes: Sequence[int]) 
     return readers
 
 
+def _used_from(
+    propagation: Propagation, depths: Sequence[Dimension], runs_of: Mapping[str, Extent]
+) -> dict[ChannelGroup, tuple[str, int]]:
+    """The groups that blocks which can be skipped have alone -> depth and its least value that keeps one of them."""
+    runs: dict[ChannelGroup, list[Extent | None]] = {}
+    for use in propagation.uses:
+        axes = [use.outputs, *use.parts] if use.inputs is None else [use.inputs, use.outputs, *use.parts]
+        for group in itertools.chain.from_iterable(axis.groups for axis in axes):
+            runs.setdefault(group, []).append(runs_of.get(use.node.name))
+    used_from = {}
+    for group, own in runs.items():
+        names = {None if run is None else run.dimension for run in own}
+        if len(names) == 1 and None not in names:
+            (depth,) = (dimension for dimension in depths if dimension.name in names)
+            first = min(int(np.argmax(run.values)) for run in own if run is not None)
+            used_from[group] = (depth.name, depth.values[first])
+    return used_from
+
+
 def _width_dimensions(
-    propagation: Propagation, low: float, high: float, divisor: int
+    propagation: Propagation, low: float, high: float, divisor: int, used_from: Mapping[ChannelGroup, tuple[str, int]]
 ) -> tuple[list[Dimension], dict[ChannelGroup, Extent]]:
     """A dimension for each group that is searched, and the widths of all groups."""
     dimensions: list[Dimension] = []
@@ -197,7 +224,9 @@ def _width_dimensions(
             group.freeze(f"it has {group.size} channels, no multiple of {step} within {low:g} to {high:g} of that")
             extents[group] = Extent(None, np.array([group.size]))
             continue
-        dimensions.append(Dimension(group.name, "channels", tuple(choices), tuple(choices.values())))
+        dimensions.append(
+            Dimension(group.name, "channels", tuple(choices), tuple(choices.values()), used_from.get(group))
+        )
         extents[group] = Extent(group.name, np.array(list(choices)))
     return dimensions, extents
 
@@ -220,7 +249,7 @@ def _depth_dimensions(runs: Sequence[Sequence[Block]], low: float) -> tuple[list
     return dimensions, runs_of
 
 
-def _cost_graph(
+def _layers(
     network: fx.GraphModule,
     propagation: Propagation,
     readers: dict[int, ShapeReader],
@@ -228,7 +257,7 @@ def _cost_graph(
     space: SearchSpace,
     extents: dict[ChannelGroup, Extent],
     runs_of: dict[str, Extent],
-) -> CostGraph:
+) -> tuple[LayerSpec, ...]:
     """A layer with several segments is as many layers, since its costs add up."""
     modules = dict(network.named_modules())
     resolution = "resolution" if "resolution" in space.names else None
@@ -299,7 +328,7 @@ def _cost_graph(
                 ]  # fmt: skip
     layers += _unsearched(network, readers, sizes, resolution, searched, runs_of, propagation)
     layers += _final_pool(network, propagation, readers, sizes, resolution, channels)
-    return CostGraph(space, tuple(layers), ())
+    return tuple(layers)
 
 
 def _unsearched(
@@ -353,14 +382,14 @@ def _final_pool(
         is_pool = node.op == "call_module" and isinstance(modules[str(node.target)], nn.AdaptiveAvgPool2d)
         if is_pool or node.target is torch.nn.functional.adaptive_avg_pool2d:
             found = node
-    axis = None if found is None else propagation.layouts.get(found.args[0])
-    if found is None or axis is None:
+    layout = None if found is None else propagation.layouts.get(found.args[0])
+    if found is None or layout is None:
         return []
     shapes = [readers[size].shapes[found.args[0].name] for size in sizes]
     area = Extent(resolution, np.array([math.prod(shape[2:]) for shape in shapes if shape is not None]))
     return [
         LayerSpec(f"{found.name}{i}", "pool", 1, False, channels(segment), channels(segment), area, one)
-        for i, segment in enumerate(axis.segments)
+        for i, segment in enumerate(layout.segments)
     ]
 
 

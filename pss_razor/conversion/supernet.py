@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,22 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from pss_razor.conversion.groups import ChannelGroup
+from pss_razor.conversion.latency_parts import RunnablePart
 from pss_razor.conversion.layers import PartialLayer, ResidualBlock
 from pss_razor.conversion.operations import PartialOperation
 from pss_razor.conversion.propagate import Propagation
-from pss_razor.core import AdditiveCost, Subnet
+from pss_razor.core import ActiveSubnetMixin, AdditiveCost, Subnet
 from pss_razor.core.cost_graph import CostGraph, Extent
 
 _DRAWS = 20_000
 
 
-class Supernet(nn.Module):
+class Supernet(ActiveSubnetMixin, nn.Module):
     """A supernet that :func:`convert` has made of a network.
 
     Attributes:
         num_outputs: Classes.
+        image_shape: (C, H, W) of the images, of the largest resolution.
         space: The search space.
         costs: ``"flops"``, in millions of multiply-accumulates of one image, and ``"params"``, in millions, of every
             subnet.
@@ -43,9 +44,12 @@ class Supernet(nn.Module):
         partial: Sequence[PartialLayer | PartialOperation],
         propagation: Propagation,
         num_outputs: int,
+        image_shape: Sequence[int],
+        latency_parts: Mapping[str, RunnablePart],
     ) -> None:
         super().__init__()
         self.num_outputs = num_outputs
+        self.image_shape = tuple(image_shape)
         self.network = network
         self.graph = graph
         self.space = graph.space
@@ -53,6 +57,7 @@ class Supernet(nn.Module):
         self._groups = {group: (extent.dimension, int(extent.values[-1])) for group, extent in extents.items()}
         self._blocks = {f"depth{n}": list(run) for n, run in enumerate(blocks) if f"depth{n}" in self.space.names}
         self._partial = list(partial)
+        self._latency_parts = dict(latency_parts)
         self.reasons = _reasons(propagation)
         self.activate(self.space.largest)
 
@@ -63,23 +68,16 @@ class Supernet(nn.Module):
             ConfigError: It is not in the search space.
         """
         self.space.encode([subnet])
-        widths = {group: subnet[name] if name is not None else full for group, (name, full) in self._groups.items()}
+        widths = self._widths(subnet)
         for module in self._partial:
             module.update(widths)
         for name, run in self._blocks.items():
             for index, block in enumerate(run):
                 block.skipped = index >= subnet[name]
-        self.active_subnet = Subnet(subnet)
+        self._active = Subnet(subnet)
 
-    @contextlib.contextmanager
-    def active(self, subnet: Mapping[str, Any]) -> Iterator[None]:
-        """Run the body with a subnet active, then the former one."""
-        before = self.active_subnet
-        self.activate(subnet)
-        try:
-            yield
-        finally:
-            self.activate(before)
+    def _widths(self, subnet: Mapping[str, Any]) -> dict[ChannelGroup, int]:
+        return {group: subnet[name] if name is not None else full for group, (name, full) in self._groups.items()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) of the largest resolution; they are resized to the subnet's."""
@@ -92,6 +90,19 @@ class Supernet(nn.Module):
         """A subnet as a plain network with tensors of its own; it takes images of the subnet's resolution."""
         with self.active(subnet), torch.no_grad():
             return _to_static(copy.deepcopy(self.network))
+
+    def static_part(self, name: str, subnet: Mapping[str, Any], batch: int = 1) -> tuple[nn.Module, tuple[Tensor, ...]]:
+        """A part of a subnet whose latency is measured as one, as a plain network, and random inputs.
+
+        Args:
+            name: Of one of ``graph.blocks``.
+            subnet: The subnet, in which the part runs.
+            batch: Images.
+        """
+        part = self._latency_parts[name]
+        with self.active(subnet), torch.no_grad():
+            module = _to_static(copy.deepcopy(fx.GraphModule(dict(part.modules), part.graph)))
+        return module, tuple(own.make(subnet.get("resolution"), batch, self._widths(subnet)) for own in part.inputs)
 
     def summary(self) -> str:
         """What is searched, what is not and why, and the smallest, the median and the largest subnet."""
@@ -126,8 +137,8 @@ class Supernet(nn.Module):
 
 
 def _to_static(module: nn.Module) -> nn.Module:
-    if isinstance(module, PartialLayer | PartialOperation):
-        return module.to_static_op()
+    if (to_static_op := getattr(module, "to_static_op", None)) is not None:
+        return to_static_op()
     if isinstance(module, ResidualBlock):
         return nn.Identity() if module.skipped else _to_static(module.body)
     for name, child in list(module.named_children()):

@@ -361,12 +361,14 @@ class ShapeReader(fx.Interpreter):
 
     Attributes:
         shapes: Node name -> shape of a tensor; None for values that are none.
+        dtypes: Node name -> type of a tensor.
         macs: Node name -> multiply-accumulates, as ``torch.utils.flop_counter`` counts them.
     """
 
     def __init__(self, network: fx.GraphModule) -> None:
         super().__init__(_on_meta(network).eval(), garbage_collect_values=True)  # batch norm of one image
         self.shapes: dict[str, tuple[int, ...] | None] = {}
+        self.dtypes: dict[str, torch.dtype] = {}
         self.macs: dict[str, int] = {}
 
     def read(self, *shape: int) -> None:
@@ -383,4 +385,6 @@ class ShapeReader(fx.Interpreter):
                 value = super().run_node(n)
             self.macs[n.name] = counter.get_total_flops() // 2
         self.shapes[n.name] = tuple(value.shape) if isinstance(value, Tensor) else None
+        if isinstance(value, Tensor):
+            self.dtypes[n.name] = value.dtype
         return value

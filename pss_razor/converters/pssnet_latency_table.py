@@ -100,12 +100,13 @@ def _geometry(path: Path, block: Any) -> BlockGeometry:
     """A block whose fields are checked; sizes that a kind of block lacks are None."""
     if not isinstance(block, BlockGeometry):
         raise ConfigError(f"{path} is not a latency table: {block!r:.200} is not a BlockCfg")
-    block_type, *sizes = block
+    block_type, *sizes, widths = block
     always, optional = sizes[:3], sizes[3:]
     if (
         not isinstance(block_type, str)
         or not all(type(size) is int for size in always)
         or not all(size is None or type(size) is int for size in optional)
+        or widths is not None  # of converted networks
     ):
         raise ConfigError(f"latency table {path}: {tuple(block)!r:.200} is not a kind of block and its sizes")
     return BlockGeometry(*block)

@@ -44,6 +44,7 @@ from pss_razor.core.sampling.range_sampler import RangeSampler
 from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
 from pss_razor.core.sampling.tree_sampler import TreeSampler
 from pss_razor.core.scalars import is_number, is_scalar
+from pss_razor.core.space.active_subnet import ActiveSubnetMixin
 from pss_razor.core.space.constraint import Constraint, build_constraints, check_metrics
 from pss_razor.core.space.cost import AdditiveCost, CostTerm
 from pss_razor.core.space.search_space import Dimension, SearchSpace
@@ -59,6 +60,7 @@ __all__ = [
     "PATH_SAMPLINGS",
     "RULES",
     "STEM_CHANNELS",
+    "ActiveSubnetMixin",
     "AdditiveCost",
     "BoardEntry",
     "ChainSampler",

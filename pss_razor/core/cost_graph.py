@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -106,16 +107,18 @@ class BlockGeometry(NamedTuple):
         kernel_size: Side of the kernel.
         stride: Stride.
         padding: Padding.
+        widths: Of a converted network's block, all widths that it depends on; its kind says the rest.
     """
 
     block_type: str
     in_size: int
-    cin: int
-    cout: int
+    cin: int | None
+    cout: int | None
     cmid: int | None
     kernel_size: int | None
     stride: int | None
     padding: int | None
+    widths: tuple[int, ...] | None = None
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{name}={value}" for name, value in self._asdict().items() if value is not None)
@@ -123,8 +126,69 @@ class BlockGeometry(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BlockSpec:
-    """A part of the network whose latency is measured as one: a block of the backbone, or a layer outside of any.
+class MeasuredBlock(ABC):
+    """A part of the network whose latency is measured as one.
+
+    Args:
+        name: Qualified name in the supernet.
+    """
+
+    name: str
+
+    @abstractmethod
+    def groups(self, space: SearchSpace) -> tuple[str, ...]:
+        """The search groups that govern it, in the order of the space."""
+
+    @abstractmethod
+    def geometries(self, space: SearchSpace, narrowest: bool = False) -> np.ndarray:
+        """Every geometry that the block can have.
+
+        Args:
+            space: The search space.
+            narrowest: Whether :attr:`concatenated` have their smallest width; else their largest.
+
+        Returns:
+            An array of :class:`BlockGeometry` with one axis for each of :meth:`groups`; None where the block does not
+            run.
+        """
+
+    @property
+    @abstractmethod
+    def extents(self) -> tuple[Extent, ...]:
+        """Side of the input, then the widths, of which latency is about linear."""
+
+    @property
+    def concatenated(self) -> tuple[Extent, ...]:
+        """Widths side by side in its input, in whose sum alone the latency is taken to be linear."""
+        return ()
+
+    def variants(self, space: SearchSpace) -> list[tuple[dict[str, int], np.ndarray]]:
+        """All geometries that are measured: with the largest and, if there are any, the smallest concatenated widths.
+
+        Returns:
+            Value index of each search group that is fixed, and :meth:`geometries`.
+        """
+        found: list[tuple[dict[str, int], np.ndarray]] = [({}, self.geometries(space))]
+        if self.concatenated:
+            fixed = {extent.dimension: 0 for extent in self.concatenated if extent.dimension is not None}
+            found.append((fixed, self.geometries(space, narrowest=True)))
+        return found
+
+    def coordinates(self, space: SearchSpace) -> list[np.ndarray | None]:
+        """Along each axis of :meth:`geometries`, what latency is about linear in: area, or channels.
+
+        None for the choice of an op, where there is nothing to interpolate.
+        """
+        in_size, *widths = self.extents
+        sizes = {extent.dimension: extent.values for extent in widths}
+        if in_size.dimension is not None:
+            sizes[in_size.dimension] = in_size.values**2
+        return [sizes.get(name) for name in self.groups(space)]
+
+
+@dataclass(frozen=True)
+class BlockSpec(MeasuredBlock):
+    """A block of a backbone, or a layer outside of any.
 
     Args:
         name: Qualified name in the supernet.
@@ -141,7 +205,6 @@ class BlockSpec:
         runs: See :class:`LayerSpec`.
     """
 
-    name: str
     block_type: str
     kernel_size: int | None
     stride: int | None
@@ -152,18 +215,22 @@ class BlockSpec:
     mid_channels: Extent | None
     runs: Extent | None = None
 
-    def geometries(self, space: SearchSpace) -> tuple[tuple[str, ...], np.ndarray]:
-        """Every geometry that the block can have.
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """See :class:`MeasuredBlock`."""
+        return self.in_size, self.in_channels, self.out_channels
 
-        Args:
-            space: The search space.
-
-        Returns:
-            The search groups that govern it, and an array of :class:`BlockGeometry` with one axis for each; None where
-            the block does not run.
-        """
+    @property
+    def _governing(self) -> dict[str, Extent]:
         names = ("in_size", "in_channels", "out_channels", "mid_channels", "runs")
-        extents = {name: extent for name in names if (extent := getattr(self, name)) is not None}
+        return {name: extent for name in names if (extent := getattr(self, name)) is not None}
+
+    def groups(self, space: SearchSpace) -> tuple[str, ...]:
+        """See :class:`MeasuredBlock`."""
+        return _groups(space, self._governing)
+
+    def geometries(self, space: SearchSpace, narrowest: bool = False) -> np.ndarray:
+        """See :class:`MeasuredBlock`."""
         fixed = (self.kernel_size, self.stride, self.padding)
 
         def build(
@@ -173,28 +240,89 @@ class BlockSpec:
                 return None
             return BlockGeometry(self.block_type, in_size, in_channels, out_channels, mid_channels, *fixed)
 
-        def build_all(**sizes: np.ndarray) -> np.ndarray:
-            arrays = np.broadcast_arrays(*sizes.values())
-            result = np.empty(arrays[0].shape, dtype=object)
-            for position, key in enumerate(zip(*(array.ravel().tolist() for array in arrays), strict=True)):
-                result.flat[position] = build(**dict(zip(sizes, key, strict=True)))
-            return result
+        return _tabulate_geometries(space, self._governing, build)
 
-        term = tabulate(space, extents, build_all)
-        return term.dimensions, term.table
+
+@dataclass(frozen=True)
+class PartSpec(MeasuredBlock):
+    """A part of a converted network.
+
+    Args:
+        name: See :class:`MeasuredBlock`.
+        kinds: What it consists of, at each resolution; one for all resolutions if it is the same.
+        in_size: Side of its input in pixels.
+        widths: Every width that it depends on.
+        concatenated: See :class:`MeasuredBlock`; their sum is one more width.
+        runs: See :class:`LayerSpec`.
+    """
+
+    kinds: tuple[str, ...]
+    in_size: Extent
+    widths: tuple[Extent, ...]
+    concatenated: tuple[Extent, ...] = ()
+    runs: Extent | None = None
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """See :class:`MeasuredBlock`."""
+        return self.in_size, *self.widths
+
+    @property
+    def _governing(self) -> dict[str, Extent]:
+        kind = Extent(self.in_size.dimension, np.arange(len(self.kinds)))
+        extents = {"kind": kind, "in_size": self.in_size}
+        extents |= {f"width{number}": width for number, width in enumerate(self.widths)}
+        return extents if self.runs is None else {**extents, "runs": self.runs}
+
+    def groups(self, space: SearchSpace) -> tuple[str, ...]:
+        """See :class:`MeasuredBlock`."""
+        return _groups(space, self._governing)
+
+    def geometries(self, space: SearchSpace, narrowest: bool = False) -> np.ndarray:
+        """See :class:`MeasuredBlock`."""
+        end = 0 if narrowest else -1
+        total = (sum(int(extent.values[end]) for extent in self.concatenated),) if self.concatenated else ()
+
+        def build(kind: int, in_size: int, runs: int = 1, **widths: int) -> BlockGeometry | None:
+            if not runs:
+                return None
+            sizes = (*widths.values(), *total)
+            return BlockGeometry(self.kinds[kind], in_size, None, None, None, None, None, None, sizes)
+
+        return _tabulate_geometries(space, self._governing, build)
+
+
+def _tabulate_geometries(
+    space: SearchSpace, extents: dict[str, Extent], build: Callable[..., BlockGeometry | None]
+) -> np.ndarray:
+    """What ``build`` makes of each combination of the values of extents."""
+
+    def build_all(**sizes: np.ndarray) -> np.ndarray:
+        arrays = np.broadcast_arrays(*sizes.values())
+        result = np.empty(arrays[0].shape, dtype=object)
+        for position, key in enumerate(zip(*(array.ravel().tolist() for array in arrays), strict=True)):
+            result.flat[position] = build(**dict(zip(sizes, key, strict=True)))
+        return result
+
+    return tabulate(space, extents, build_all).table
+
+
+def _groups(space: SearchSpace, extents: dict[str, Extent]) -> tuple[str, ...]:
+    """The search groups that govern extents, in the order of the space."""
+    groups = {extent.dimension for extent in extents.values() if extent.dimension is not None}
+    return tuple(sorted(groups, key=space.position))
 
 
 def tabulate(space: SearchSpace, extents: dict[str, Extent], function: Callable[..., Any]) -> CostTerm:
     """A function of extents as a table over the search groups that govern them, in the order of the space."""
-    groups = {extent.dimension for extent in extents.values() if extent.dimension is not None}
-    names = sorted(groups, key=space.position)
+    names = _groups(space, extents)
     shape = [space.shape[space.position(name)] for name in names]
 
     def broadcast(extent: Extent) -> np.ndarray:
         return extent.values.reshape([len(extent.values) if name == extent.dimension else 1 for name in names])
 
     table = function(**{name: broadcast(extent) for name, extent in extents.items()})
-    return CostTerm(tuple(names), np.broadcast_to(table, shape))
+    return CostTerm(names, np.broadcast_to(table, shape))
 
 
 @dataclass(frozen=True)
@@ -203,7 +331,13 @@ class CostGraph:
 
     space: SearchSpace
     layers: tuple[LayerSpec, ...]
-    blocks: tuple[BlockSpec, ...]
+    blocks: tuple[MeasuredBlock, ...]
+
+    @property
+    def geometries(self) -> list[BlockGeometry]:
+        """All that the blocks can have, each once."""
+        arrays = [geometries for block in self.blocks for _, geometries in block.variants(self.space)]
+        return list(dict.fromkeys(geometry for own in arrays for geometry in own.flat if geometry is not None))
 
     def sum(self, function: Callable[[LayerSpec], CostTerm | None], scale: float = 1.0) -> AdditiveCost:
         """Add up one term a layer; layers for which ``function`` returns None cost nothing."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from pss_razor.core import ExportError
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle
@@ -20,8 +21,9 @@ from pss_razor.deploy.subnet_switch import SubnetSwitch
 class AdaptiveModel(SubnetSwitch):
     """The subnets of a bundle. Switching only changes an index; no weight is read or copied.
 
-    A subnet's weights are views of the shared ones. PyTorch copies those that are not contiguous at each forward pass,
-    so the first pass of a subnet replaces them by contiguous copies, which are kept for the subnets used last.
+    A subnet's weights are views of the shared ones, or parts of them that are joined when they are read. PyTorch copies
+    those that are not contiguous at each forward pass, so the first pass of a subnet replaces them by contiguous
+    copies, which are kept for the subnets used last.
 
     Args:
         subnets: From :func:`load_bundle`.
@@ -94,9 +96,16 @@ class AdaptiveModel(SubnetSwitch):
                 (module, name, parameter)
                 for module in self._nets[index].modules()
                 for name, parameter in module._parameters.items()
-                if parameter is not None and not parameter.is_contiguous()
+                if parameter is not None and (isinstance(module, ParametrizationList) or not parameter.is_contiguous())
             ]
-            copies = [nn.Parameter(view.contiguous(), requires_grad=False) for _, _, view in views]
+            copies = [
+                nn.Parameter(
+                    # Of a joined weight, what it is joined of makes way for the result.
+                    module() if isinstance(module, ParametrizationList) else view.contiguous(),
+                    requires_grad=False,
+                )
+                for module, _, view in views
+            ]
             if len(self._streams) > 1:
                 stream.synchronize()  # a pass on another stream would not wait for what this one is to copy
             for copy, other in itertools.product(copies, self._streams):

@@ -16,7 +16,8 @@ BNStatistics = list[tuple[Tensor, Tensor]]
 def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], Any]) -> None:
     """Replace the running statistics of the active subnet by the plain average over ``batches`` (PSS-Net, section 4).
 
-    Only BN is in training mode: its batch statistics are what is estimated, whereas dropout would disturb them.
+    Only BN is in training mode: its batch statistics are what is estimated, whereas dropout would disturb them. A model
+    without BN is not run.
 
     Args:
         model: Its active subnet is calibrated; other modules keep their mode.
@@ -25,6 +26,8 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
         forward: Runs the active subnet on one batch.
     """
     norms = _tracking_norms(model)
+    if not norms:
+        return
     training = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
     model.eval()

@@ -99,7 +99,7 @@ def describe_images(dataset: Any) -> str:
 
 
 def _setting(dataset: Any, key: str) -> Any:
-    value = vars(dataset).get(key)
+    value = getattr(dataset, "__dict__", {}).get(key)  # a list has none
     return value.get("img_path", value) if isinstance(value, dict) else value
 
 

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from pss_razor.conversion.layers import PartialLayer
 from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError
 from pss_razor.deploy import write_manifest
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
 from pss_razor.deploy.files import MANIFEST_FILE
+from pss_razor.deploy.joined_weight import Parts
 from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.evaluation.bn_calibration import set_bn_statistics
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
@@ -49,6 +51,7 @@ def export_subnets(
     source: Mapping[str, Any] | None = None,
     criterion: Criterion = Criterion(),  # noqa: B008 - frozen
     measure: Measure | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Write static networks and their manifest.
 
@@ -70,6 +73,7 @@ def export_subnets(
         criterion: The metric that manifest and bundle have as accuracy.
         measure: Evaluates the exported networks of the subnets that have ``metrics``; None takes the accuracies of
             the supernet.
+        preprocessing: What manifest and bundle say of it; None reads it off the algorithm and the data loader.
 
     Returns:
         The manifest's entries.
@@ -79,7 +83,10 @@ def export_subnets(
         ExportError: An exported network's logits differ from the supernet's by more than its format may.
     """
     check_bundle_accuracies(subnets, formats)
-    exporter = _Exporter(evaluator, dataloader, directory, formats, input_size, source, criterion, measure)
+    preprocessing = preprocessing or describe_preprocessing(evaluator.algorithm, dataloader)
+    exporter = _Exporter(
+        evaluator, dataloader, directory, formats, input_size, source, criterion, measure, preprocessing
+    )
     return exporter.export(subnets)
 
 
@@ -110,6 +117,7 @@ class _Exporter:
         source: Mapping[str, Any] | None,
         criterion: Criterion,
         measure: Measure | None,
+        preprocessing: Mapping[str, Any],
     ) -> None:
         self.evaluator = evaluator
         self.algorithm = evaluator.algorithm
@@ -121,7 +129,7 @@ class _Exporter:
         self.source = source
         self.criterion = criterion
         self.measure = measure
-        self.preprocessing = describe_preprocessing(self.algorithm, dataloader)
+        self.preprocessing = dict(preprocessing)
         self.images = torch.empty(0)
 
     def export(self, subnets: Sequence[EvaluatedSubnet]) -> list[dict[str, Any]]:
@@ -166,6 +174,7 @@ class _Exporter:
     ) -> None:
         batch = next(iter(self.dataloader))
         nets: dict[str, StaticNet] = {}
+        parts: dict[str, dict[str, Parts]] = {}
         expected: dict[str, Tensor] = {}
         rounding_errors: dict[str, float] = {}
         count = sum(map(len, todo.values())) + len(unmeasured) + (1 if bundle_record is not None else 0)
@@ -191,7 +200,9 @@ class _Exporter:
                         done[name].add(kind, FORMATS[kind].files.values(), facts, self._settings(kind))
                         progress.update()
                     if name in unmeasured or bundle_record is not None:
-                        nets[name] = _share_weights(net, WithoutResize(self.algorithm.architecture).state_dict())
+                        supernet = WithoutResize(self.algorithm.architecture)
+                        nets[name] = _share_weights(net, supernet.state_dict())
+                        parts[name] = _list_parts(supernet)
                         expected[name] = logits
             if unmeasured:
                 progress.set_postfix_str("accuracies")
@@ -200,7 +211,11 @@ class _Exporter:
             if bundle_record is not None:
                 progress.set_postfix_str(BUNDLE)
                 bundled = [
-                    BundledSubnet(net=nets[own.name], **self._fields(own, self._accuracy(own, done[own.name])))
+                    BundledSubnet(
+                        net=nets[own.name],
+                        parts=parts[own.name],
+                        **self._fields(own, self._accuracy(own, done[own.name])),
+                    )
                     for own in subnets
                 ]
                 errors = self._write_bundle(bundled, [expected[own.name] for own in subnets])
@@ -357,3 +372,19 @@ def _share_weights(net: StaticNet, supernet: Mapping[str, Tensor]) -> StaticNet:
         if torch.equal(view, own):
             tensors[name] = view
     return StaticNet.from_tensors(net.spec, tensors)
+
+
+def _list_parts(supernet: nn.Module) -> dict[str, Parts]:
+    """Which parts of its weights the active subnet of a converted network has, where they are not the first ones."""
+    found: dict[str, Parts] = {}
+    for name, layer in supernet.named_modules():
+        if not isinstance(layer, PartialLayer):
+            continue
+        for short, parameter in layer.named_parameters(recurse=False):
+            axes = [layer.outputs.ranges]
+            if parameter.dim() > 1 and parameter.shape[1] == layer.inputs.full:  # not of grouped convs
+                axes.append(layer.inputs.ranges)
+            parts = {axis: ranges for axis, ranges in enumerate(axes) if len(ranges) > 1}
+            if parts:
+                found[f"layers.{name}.{short}"] = parts
+    return found

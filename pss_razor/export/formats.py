@@ -101,9 +101,25 @@ def parse_formats(text: str) -> list[str]:
         ExportError: The packages of one are not installed.
     """
     names = list(dict.fromkeys(text.split(",")))
+    check_formats(names, f"--formats {text}")
+    return names
+
+
+def check_formats(names: Sequence[str], setting: str) -> None:
+    """Check that formats are known, and that their packages are installed.
+
+    Args:
+        names: The formats.
+        setting: What gives them, for errors.
+
+    Raises:
+        ConfigError: There is none, or one is unknown.
+        ExportError: The packages of one are not installed.
+    """
+    if not names:
+        raise ConfigError(f"{setting}: give at least one of {[*FORMATS, BUNDLE]}")
     for name in names:
         if name not in FORMATS and name != BUNDLE:
-            raise ConfigError(f"--formats {text}: unknown format {name!r}; choose from {[*FORMATS, BUNDLE]}")
+            raise ConfigError(f"{setting}: unknown format {name!r}; choose from {[*FORMATS, BUNDLE]}")
     if "onnx" in names:
         check_onnx_packages()
-    return names

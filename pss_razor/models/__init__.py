@@ -13,7 +13,7 @@ from pss_razor.models.backbones import (
 from pss_razor.models.backbones.connect import OutputWidthMixin, connect, searched_width
 from pss_razor.models.build_supernet import build_supernet
 from pss_razor.models.classifiers import ConvertedImageClassifier, SlimmableImageClassifier
-from pss_razor.models.data_preprocessors import NonBlockingClsDataPreprocessor
+from pss_razor.models.data_preprocessors import LabelledTensorsDataPreprocessor, NonBlockingClsDataPreprocessor
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
 from pss_razor.models.losses import SmoothCrossEntropyLoss
@@ -29,6 +29,7 @@ __all__ = [
     "Cream",
     "CreamMobileNet",
     "CreamStep",
+    "LabelledTensorsDataPreprocessor",
     "LeanReLU6",
     "NonBlockingClsDataPreprocessor",
     "OutputWidthMixin",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from pss_razor.core import ConfigError, Subnet
 from pss_razor.models import SubnetMutator
-from pss_razor.static import StaticNet, trace_static
+from pss_razor.static import trace_static
+from pss_razor.static.trace import make_static
 
 
 class WithoutResize(nn.Module):
@@ -28,8 +30,10 @@ class WithoutResize(nn.Module):
 
 def static_subnet(
     supernet: nn.Module, mutator: SubnetMutator, subnet: Subnet, device: str, batch: int, input_size: int | None
-) -> tuple[StaticNet, Tensor]:
+) -> tuple[nn.Module, Tensor]:
     """A subnet with the supernet's weights, without the input resizer.
+
+    A converted network need not be one that can be exported: it stays a graph of torch.fx, as its parts are.
 
     Args:
         supernet: The supernet, a classifier.
@@ -49,5 +53,7 @@ def static_subnet(
     if size is None:
         raise ConfigError("the supernet has no resolutions to search; set model.input_size to the side of its images")
     with mutator.active(subnet):
-        net = trace_static(WithoutResize(supernet), size).to(device)
-    return net, torch.randn(batch, 3, size, size, device=device)
+        own = WithoutResize(supernet)
+        is_converted = hasattr(supernet, "static_part")
+        net = make_static(copy.deepcopy(own).eval()) if is_converted else trace_static(own, size)
+    return net.to(device), torch.randn(batch, 3, size, size, device=device)

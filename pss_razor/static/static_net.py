@@ -66,6 +66,7 @@ class StaticNet(nn.Module):
         self._resolution: int = self._spec["resolution"]
         self.layers = nn.Module()
         self._program = _Compiler(self.layers).compile(self._spec["nodes"])
+        self._num_parameters = sum(parameter.numel() for parameter in self.parameters())
 
     @classmethod
     def from_tensors(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> StaticNet:
@@ -124,7 +125,7 @@ class StaticNet(nn.Module):
     @property
     def num_parameters(self) -> int:
         """Number of weights, without the BN statistics."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return self._num_parameters
 
     def forward(self, images: Tensor) -> Tensor:
         """Computes the logits.

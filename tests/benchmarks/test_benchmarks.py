@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +21,7 @@ import bundle  # noqa: E402
 import candidate_costs  # noqa: E402
 import common  # noqa: E402
 import conversion  # noqa: E402
+import converted_step  # noqa: E402
 import gpu  # noqa: E402
 import pool_evaluation  # noqa: E402
 import pool_simulation  # noqa: E402
@@ -47,8 +51,43 @@ def test_time_in_turn_takes_turns():
 
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
-    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "pretrained_start"}
+    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
+             "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
+
+
+def test_what_modelopt_makes_of_a_network(monkeypatch):
+    """With a stand-in for ModelOpt, which is not installed here: it halves a hidden layer, or fails."""
+
+    def network(hidden):
+        torch.manual_seed(hidden)
+        return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, hidden), torch.nn.Linear(hidden, 2))
+
+    class Converted(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.active = model
+
+        def forward(self, images):
+            return self.active(images)
+
+    def sample(converted, sample_func):
+        assert sample_func is min
+        converted.active = network(4)
+
+    nas = types.ModuleType("modelopt.torch.nas")
+    nas.convert, nas.sample, nas.export = (lambda model, mode: Converted(model)), sample, lambda own: own.active
+    for name in ("modelopt", "modelopt.torch"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "modelopt.torch.nas", nas)
+    sys.modules["modelopt.torch"].nas = nas
+    own = importlib.import_module("conversion_modelopt")
+    found = own.examine(lambda: network(8), 2)
+    assert found.pop("seconds") > 0 and found == {"smallest": 0.5, "logit_error": 0.0}
+    nas.export = lambda converted: network(8)
+    assert own.examine(lambda: network(8), 2)["logit_error"] > 0.1
+    monkeypatch.delattr(nas, "sample")
+    assert "AttributeError" in own.examine(lambda: network(8), 2)["error"]
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +205,46 @@ class TestConversion:
 
     def test_one_that_does_not(self):
         assert "nothing to search" in conversion.examine(torch.nn.Flatten, 8, 1).get("error", "")
+
+
+class TestConvertedStep:
+    """torchvision's MobileNetV2, converted, beside the hand-written one."""
+
+    @pytest.fixture(scope="class")
+    def pair(self):
+        sizes = {**SIZE_32, "model.architecture.resolutions": [64]}
+        return common.build("pss_mbv2_flops", **sizes)[0], converted_step.convert("mobilenet_v2", 64, depth=False)[0]
+
+    def test_the_same_widths_have_the_same_flops(self, pair):
+        hand, converted = pair
+        generator = np.random.default_rng(0)
+        drawn = [hand.space.decode(generator.integers(np.array(hand.space.shape))) for _ in range(20)]
+        own = [converted_step.widths_of_torchvision(subnet, converted.space) for subnet in drawn]
+        assert len(set(drawn)) == 20
+        counts = [
+            np.rint(algorithm.costs["flops"](algorithm.space.encode(subnets)) * 1e6).astype(int).tolist()
+            for algorithm, subnets in ((hand, drawn), (converted, own))
+        ]
+        assert counts[0] == counts[1]
+
+    def test_their_steps_run_the_same_subnets(self, pair):
+        hand, converted = pair
+        cost = converted.costs["flops"]
+        before = converted.space
+        converted_step.same_subnets(hand, converted)
+        for name in ("smallest", "largest"):
+            expected = hand.costs["flops"](hand.space.encode([getattr(hand.space, name)]))
+            assert cost(before.encode([getattr(converted.space, name)])) == pytest.approx(expected, rel=1e-12)
+
+    @pytest.mark.slow
+    def test_figures(self):
+        found = figures(converted_step.measure, batch=2, side=32, rounds=1, threads=1)
+        assert list(found) == [
+            "converted_resnet50_over_static",
+            "converted_mobilenet_v3_large_over_static",
+            "converted_mobilenet_v2_over_hand_written",
+        ]
+        assert all(figure.value > 0 and figure.met is not None for figure in found.values())
 
 
 def test_the_pick_of_a_pool_is_chosen_on_other_images():

@@ -15,12 +15,14 @@ from pss_razor.registry import DATASETS, TRANSFORMS
 
 from mmengine.config import Config
 
+pytestmark = pytest.mark.usefixtures("stand_in_weights")
 CLASSES = ("daisy", "rose", "tulip")
 SHIPPED = sorted(list_configs())
 # One of every method, on files of its own and of digits; what else there is differs in what test_every_recipe looks at.
 KINDS = [
     "pss/pss_mbv2_flops",
     "pss/pss_mbv2_flops_digits",
+    "pss/pss_convnext_tiny_pretrained",
     "nas/spos/spos_supernet_shufflenetv2_digits",
     "nas/spos/spos_supernet_mobilenet_proxyless_gpu_8xb128_in1k",
     "nas/cream/cream_supernet_8xb128_in1k",

@@ -541,10 +541,67 @@ class TestDepth:
         supernet = convert(Net(body), torch.randn(2, 3, 8, 8))
         assert all(dimension.kind == "channels" for dimension in supernet.space.dimensions)
 
+    def test_a_block_whose_layer_runs_elsewhere_is_no_block(self):
+        shared = Residual(False)
+        body = nn.Sequential(*[Residual(False) for _ in range(3)], shared, nn.Tanh(), shared)
+        supernet = check(Net(body), torch.randn(2, 3, 8, 8))
+        assert supernet.space.dimensions[-1].values == (2, 3)
+
     def test_it_can_be_left_out(self):
         body = nn.Sequential(nn.ReLU(), *[Residual(True) for _ in range(4)])
         supernet = convert(Net(body), torch.randn(2, 3, 8, 8), depth=False)
         assert [dimension.kind for dimension in supernet.space.dimensions] == ["channels"]
+
+
+class Bottleneck(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Conv2d(16, 16, 1), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1))
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class TestEqualCombinations:
+    """Widths that only skipped blocks have make no other network."""
+
+    @pytest.fixture(scope="class")
+    def supernet(self):
+        return convert(Net(nn.Sequential(*[Bottleneck() for _ in range(4)])), torch.randn(2, 3, 8, 8))
+
+    def test_one_subnet_is_one_network(self, supernet):
+        """Each network by the shapes of its tensors, which is all that the choices decide here."""
+        space = supernet.space
+        subnets = list({space.decode(row): None for row in space.enumerate()})
+        shapes = {
+            tuple((name, tuple(t.shape)) for name, t in supernet.static(subnet).state_dict().items())
+            for subnet in subnets
+        }
+        # Stem, then two, three or four blocks, each with two widths.
+        assert len(shapes) == len(subnets) == 2 * (2**2 + 2**3 + 2**4)
+        assert space.size == 2 * 3 * 2**4
+
+    def test_the_ends_are_among_them(self, supernet):
+        space = supernet.space
+        for subnet in (space.smallest, space.largest):
+            assert space.decode(space.encode([subnet])[0]) == subnet
+
+    def test_a_width_that_blocks_share_is_used_from_the_first_of_them(self):
+        class Tied(nn.Module):
+            """Its blocks multiply by one parameter each, of the width that only they have."""
+
+            def __init__(self):
+                super().__init__()
+                self.first, self.second = Bottleneck(), Bottleneck()
+
+            def forward(self, x):
+                return self.second(self.first(x))
+
+        space = convert(Net(nn.Sequential(Tied(), Tied())), torch.randn(2, 3, 8, 8)).space
+        used_from = {dimension.name: dimension.used_from for dimension in space.dimensions}
+        assert used_from == {
+            "stem": None, "body.0.first.0": None, "body.0.second.0": None, "body.1.first.0": ("depth0", 3),
+            "body.1.second.0": ("depth0", 4), "depth0": None,
+        }  # fmt: skip
 
 
 class TestSupernet:

@@ -66,7 +66,7 @@ def test_reference_latencies(reference, imagenet_mbv2, write_pickle, convert, tm
     name = {"cpu": "cpu", "gpu": "cuda"}[device]
     done = convert("latency-table", write_pickle(rows), out, "--device", name)
     assert done.code == 0, done.err
-    latency_us = {tuple(row[:-1]): row[-1] for row in rows}
+    latency_us = {BlockGeometry(*row[:-1]): row[-1] for row in rows}
     assert LatencyTable.load(out).latencies_us == latency_us
 
     convs_us = {key[1:4]: value for key, value in latency_us.items() if key[0] == "Conv2d"}

@@ -17,8 +17,8 @@ from mmengine.registry import MODEL_WRAPPERS
 needs_two_processes = pytest.mark.slow
 
 
-# Widths, and ops, of which a step leaves some out.
-@pytest.fixture(scope="module", params=["tiny_supernet.py", "tiny_one_shot.py"])
+# Widths; ops, of which a step leaves some out; widths and depths, of which the smallest subnet leaves blocks out.
+@pytest.fixture(scope="module", params=["tiny_supernet.py", "tiny_one_shot.py", "tiny_converted.py"])
 def tiny_config(request):
     return Path(__file__).parents[1] / "tiny" / request.param
 
@@ -84,6 +84,9 @@ def test_equals_one_process_that_averages_the_halves(ranks, tiny_config, make_ru
     runner._train_loop = runner.build_train_loop(runner._train_loop)
     runner.call_hook("before_run")
     algorithm, sampler = runner.model.train(), get_sampler(runner)
+    for module in algorithm.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
     parameters = dict(algorithm.named_parameters())
     hook = next(hook for hook in runner.hooks if hasattr(hook, "sampler"))
 

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import pytest
 from fake_cuda import FakeCUDA
+from small_network import small_supernet, train_loader
+from torch.utils.data import default_collate
 
-from mmengine.hooks import Hook
+import pss_razor
+from pss_razor.engine.hooks import DeferredRuntimeInfoHook
+
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import Runner
 
 TINY = Path(__file__).parents[1] / "tiny"
@@ -106,6 +111,30 @@ def test_cream_waits_where_its_method_asks_for_values(train, teacher):
     taught = any("cream:choose_teacher" in places(waits) for waits in done.waits)
     assert taught == (teacher == "meta")
     assert all(places(waits)["path_board_hook:after_train_iter"] == 1 for waits in done.waits)
+
+
+def test_training_in_plain_pytorch_waits_only_for_its_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(Runner, "_init_model_weights", lambda self: None)
+
+    def pinned(samples):
+        images, labels = default_collate(samples)
+        return images.pin_memory(), labels
+
+    with FakeCUDA() as cuda:
+        supernet, loader = small_supernet(), train_loader(shuffle=False, collate_fn=pinned)
+        cuda.take()
+        started, ended = [], []
+        monkeypatch.setattr(CheckpointHook, "after_train_epoch", lambda self, runner: ended.append(cuda.take()))
+        monkeypatch.setattr(
+            DeferredRuntimeInfoHook, "before_train_iter", lambda *args, **kwargs: started.append(cuda.take())
+        )
+        pss_razor.fit(
+            supernet, loader, epochs=2, num_targets=2, pool_size=2, work_dir=tmp_path, device="cuda", log_interval=6
+        )
+        assert all(parameter.is_cuda for parameter in supernet.parameters())
+    # Before the first iteration are all checks, after the last one of an epoch its logs.
+    assert [places(waits) for waits in started[1:6] + started[7:]] == [{}] * 10
+    assert all(LOGS in places(waits) for waits in ended)
 
 
 def test_calibration_does_not_wait_and_evaluation_only_for_predictions(make_runner, tmp_path):

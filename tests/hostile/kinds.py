@@ -56,8 +56,18 @@ def node(name: str, op: str, target: str, *args: Any, **fields: Any) -> dict[str
     return {"name": name, "op": op, "target": target, "args": list(args), "kwargs": {}, **fields}
 
 
+# Of a network with six channels: they are parts of eight, as behind a concatenation.
+_SIX = [(0, 4), (6, 2)]
+_PARTS_OF_SIX = {
+    "layers.stem.conv.weight": {0: _SIX},
+    "layers.stem.bn.weight": {0: _SIX},
+    "layers.stem.bn.bias": {0: _SIX},
+    "layers.fc.weight": {1: _SIX},
+}
+
+
 def network(channels: int, resolution: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Spec and tensors of a small network, prefixes of those of one with more channels."""
+    """Spec and tensors of a small network, prefixes or other parts of those of one with more channels."""
     ref = lambda name: {"node": name}  # noqa: E731
     conv = dict(kernel_size=[3, 3], stride=[2, 2], padding=[1, 1], dilation=[1, 1], groups=1, bias=False)
     conv |= dict(in_channels=3, out_channels=channels, padding_mode="zeros")
@@ -87,8 +97,9 @@ def network(channels: int, resolution: int) -> tuple[dict[str, Any], dict[str, T
         f"stem.bn.{name}": round_bn_statistics(torch.rand(8) + 0.5)
         for name in ("weight", "bias", "running_mean", "running_var")
     }
-    tensors = {name: t[:channels] if name.startswith("stem") else t for name, t in full.items()}
-    tensors["fc.weight"] = full["fc.weight"][:, :channels]
+    own = [0, 1, 2, 3, 6, 7] if channels == 6 else list(range(channels))
+    tensors = {name: t[own] if name.startswith("stem") else t for name, t in full.items()}
+    tensors["fc.weight"] = full["fc.weight"][:, own]
     tensors["stem.bn.num_batches_tracked"] = torch.tensor(0)
     return {"format": 1, "resolution": resolution, "nodes": nodes}, {
         f"layers.{k}": v.contiguous() for k, v in tensors.items()
@@ -103,6 +114,7 @@ def bundle_bytes(folder: Path) -> bytes:
         subnets.append(
             BundledSubnet(
                 net=StaticNet.from_tensors(spec, tensors),
+                parts=_PARTS_OF_SIX if channels == 6 else {},
                 name=f"flops_{channels}",
                 metric="flops",
                 target=float(channels),
@@ -188,8 +200,8 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
     manifest = {"format": 1, "created": "2024", "versions": {"torch": "2"}, "preprocessing": {"mean": [1.0, 2.0]}}
     manifest["subnets"] = [subnet, {**subnet, "target": 300}]
 
-    row = ["Conv2d", 32, 3, 8, None, 3, 2, 1, 12.5]
-    table = {"format": 1, "unit": "us", "device": "cpu", "provenance": {"threads": 1}, "correction": [1.1, -3.0]}
+    row = ["Conv2d", 32, 3, 8, None, 3, 2, 1, [16, 24], 12.5]
+    table = {"format": 3, "unit": "us", "device": "cpu", "provenance": {"threads": 1}, "correction": [1.1, -3.0]}
     table |= {"interpolate": True, "columns": [*BlockGeometry._fields, "latency_us"], "rows": [row, ["Pool", *row[1:]]]}
 
     record = {"name": "flops_1", "metric": "flops", "target": 1, "metrics": {"accuracy/top1": 50.0}, **subnet}

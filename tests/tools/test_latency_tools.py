@@ -120,3 +120,17 @@ def test_verify_without_a_table(call, tmp_path, broken):
         path.write_text(json.dumps({"format": 7}))
     done = run(call, "verify_table.py", CONFIG, path)
     assert done.code != 0 and str(path) in done.err and "Traceback" not in done.err
+
+
+def test_a_converted_network(call, tmp_path):
+    path = tmp_path / "table.json"
+    config = ROOT / "tests" / "tiny" / "tiny_converted.py"
+    done = run(call, "build_table.py", config, "--device", "cpu", "--out", path, "--rounds", 1, "--max-blocks", 200)
+    assert done.code == 0, done.err
+    table = LatencyTable.load(path)
+    assert table.interpolate and len(table.latencies_us) <= 200
+    kinds = {geometry.block_type.partition("-")[0] for geometry in table.latencies_us}
+    assert {"Conv2dNormActivation", "InvertedResidual", "Linear"} <= kinds
+    done = run(call, "verify_table.py", config, path, "--subnets", 4, "--rounds", 1)
+    assert done.code == 0, done.err
+    assert "error of the sum over blocks: median" in done.out and "6 subnets" in done.out

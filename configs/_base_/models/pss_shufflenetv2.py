@@ -11,5 +11,3 @@ model = dict(
     ),
     input_size=224,
 )
-# A step runs three ops at each place at most.
-model_wrapper_cfg = dict(find_unused_parameters=True)

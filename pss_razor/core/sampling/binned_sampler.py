@@ -171,6 +171,11 @@ class BinnedSampler(ConditionalSampler):
             )
         return max(count, int(min(sure[1], 2.0**53)), len(np.unique(hits, axis=0)))
 
+    def _count_distinct(self, index: int) -> int:
+        count = super()._count_distinct(index)
+        listed = self._listed.get(index)
+        return count if listed is None else listed.count(self.constraint.targets[index])
+
     def _subnets(self, rows: np.ndarray, outer: int) -> np.ndarray:
         """Value indices of the space (N, D) from those of the groups with a choice, at one resolution (N, n)."""
         indices = np.zeros((len(rows), len(self.space)), dtype=np.int64)

@@ -10,6 +10,9 @@ from pss_razor.core.errors import ConfigError, UnreachableTargetError
 from pss_razor.core.space.constraint import Constraint
 from pss_razor.core.space.cost import AdditiveCost
 
+# Draws by which the subnets of a target are counted where several combinations are one subnet.
+_TRIALS = 1024
+
 
 class ConditionalSampler(ABC):
     """Draws from the search space's own distribution conditional on a target, exactly, for every target.
@@ -35,7 +38,7 @@ class ConditionalSampler(ABC):
         self.cost = cost
         self.constraint = constraint
         self._prepare()
-        self._counts = [self._count(index) for index in range(len(constraint.targets))]
+        self._counts = [self._count_distinct(index) for index in range(len(constraint.targets))]
         if not self.reachable_targets:
             raise UnreachableTargetError(
                 f"no target of {constraint.metric} from {constraint.first:g} to {constraint.last:g} can be reached: "
@@ -79,7 +82,16 @@ class ConditionalSampler(ABC):
                 f"no subnet has {self.constraint.metric} = {target}: the search space covers {low:.6g} to {high:.6g}; "
                 f"the nearest target with subnets is {nearest}"
             )
-        return self._draw(index, count, generator)
+        indices, resources = self._draw(index, count, generator)
+        return self.space.canonical(indices), resources
+
+    def _count_distinct(self, index: int) -> int:
+        """Subnets of a target; where several combinations are one, at least those that some draws find."""
+        count = self._count(index)
+        if not count or not self.space.has_equal_combinations:
+            return count
+        drawn, _ = self._draw(index, _TRIALS, np.random.default_rng(0))
+        return min(count, len(np.unique(self.space.canonical(drawn), axis=0)))
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -87,7 +99,7 @@ class ConditionalSampler(ABC):
 
     @abstractmethod
     def _count(self, index: int) -> int:
-        """See :meth:`count`, for a target's index."""
+        """Number of combinations that belong to a target's index; a lower bound where they are not listed."""
 
     @abstractmethod
     def _draw(self, index: int, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +123,7 @@ class ListSampler(ConditionalSampler):
     Args:
         cost: Resource of every subnet, in the constraint's unit.
         constraint: The targets.
-        indices: Value indices of the subnets, distinct, int64 (N, D).
+        indices: Value indices of the subnets, distinct combinations, int64 (N, D).
         probabilities: Probability of each, float64 (N,).
     """
 
@@ -120,6 +132,9 @@ class ListSampler(ConditionalSampler):
     ) -> None:
         self._indices = indices
         self._probabilities = probabilities
+        if cost.space.has_equal_combinations:
+            self._indices, subnet_of = np.unique(cost.space.canonical(indices), axis=0, return_inverse=True)
+            self._probabilities = np.bincount(subnet_of.ravel(), weights=probabilities)
         super().__init__(cost, constraint)
 
     def members(self, target: float) -> np.ndarray:
@@ -137,6 +152,9 @@ class ListSampler(ConditionalSampler):
 
     def _count(self, index: int) -> int:
         return len(self._members[index])
+
+    def _count_distinct(self, index: int) -> int:
+        return self._count(index)
 
     def _draw(self, index: int, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         cumulative = self._cumulative[index]

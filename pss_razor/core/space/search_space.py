@@ -26,12 +26,15 @@ class Dimension:
         values: What can be chosen, in increasing order where there is one: the first is the smallest subnet's, the
             last the largest's.
         probabilities: Probability of each value in the space's own distribution; uniform if None.
+        used_from: Name of another dimension, and the least of its values with which this one makes a difference: the
+            width inside a block that a smaller depth skips. None if it always does.
     """
 
     name: str
     kind: str
     values: tuple[Any, ...]
     probabilities: tuple[float, ...] | None = None
+    used_from: tuple[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.kind != "resolution" and self.kind not in RECORD_KEYS:
@@ -71,7 +74,8 @@ class Dimension:
 class SearchSpace:
     """An ordered set of independent dimensions.
 
-    Many subnets at once are an integer array (N, D): the index of the value chosen in each dimension.
+    Many subnets at once are an integer array (N, D): the index of the value chosen in each dimension. Where a dimension
+    makes no difference, a subnet has its first choice, so that a network is one subnet; see :meth:`canonical`.
 
     Args:
         dimensions: The search groups, names unique.
@@ -86,6 +90,14 @@ class SearchSpace:
         if len(resolutions) > 1:
             raise ConfigError(f"a search space has one resolution at most, got {resolutions}")
         self._position = {name: position for position, name in enumerate(self.names)}
+        self._conditions = []
+        for column, dimension in enumerate(self.dimensions):
+            if dimension.used_from is not None:
+                name, least = dimension.used_from
+                if name not in self._position or name == dimension.name:
+                    raise ConfigError(f"search group {dimension.name!r} is used from a value of {name!r}, not another")
+                on = self._position[name]
+                self._conditions.append((column, on, self.dimensions[on].index(least)))
 
     def __len__(self) -> int:
         return len(self.dimensions)
@@ -104,11 +116,25 @@ class SearchSpace:
 
     @property
     def size(self) -> int:
-        """Number of distinct subnets."""
+        """Number of combinations; several are one subnet where not all dimensions always make a difference."""
         size = 1
         for count in self.shape:
             size *= count
         return size
+
+    @property
+    def has_equal_combinations(self) -> bool:
+        """Whether there are combinations that are one subnet."""
+        return bool(self._conditions)
+
+    def canonical(self, indices: np.ndarray) -> np.ndarray:
+        """Rows of indices (N, D) with the first choice where a dimension makes no difference: one row a subnet."""
+        if not self._conditions:
+            return indices
+        result = indices.copy()
+        for column, on, least in self._conditions:
+            result[indices[:, on] < least, column] = 0
+        return result
 
     @property
     def largest(self) -> Subnet:
@@ -136,7 +162,7 @@ class SearchSpace:
 
     def decode(self, indices: np.ndarray) -> Subnet:
         """The subnet of one row of indices, shape (D,)."""
-        pairs = zip(self.dimensions, indices.tolist(), strict=True)
+        pairs = zip(self.dimensions, self.canonical(indices[None])[0].tolist(), strict=True)
         return Subnet({dimension.name: dimension.values[index] for dimension, index in pairs})
 
     def enumerate(self) -> np.ndarray:
@@ -180,4 +206,4 @@ class SearchSpace:
             value = table[key]
             dimension.index(value)
             choices[dimension.name] = value
-        return Subnet(choices)
+        return self.decode(self.encode([choices])[0]) if self._conditions else Subnet(choices)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader
 
 from pss_razor import compat
 from pss_razor.checkpoints.checkpoint import CHECKPOINT_KEY, RANDOM_STATE_KEY, check_state_dict
@@ -63,6 +65,10 @@ class RandomStateHook(Hook):
         if get_rank() < len(processes):
             try:
                 set_random_state(processes[get_rank()])
+                for generator, own in zip(
+                    _generators(runner.train_dataloader), state.get("loader") or (), strict=False
+                ):
+                    generator.set_state(own.cpu())
             except (AttributeError, KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
                 raise CheckpointError(f"the checkpoint's random states are damaged: {error!r}") from error
         else:
@@ -99,6 +105,7 @@ class RandomStateHook(Hook):
             "processes": processes,
             "choices": None if generator is None else generator.bit_generator.state,
             "data_seed": getattr(runner.train_dataloader.sampler, "seed", None),
+            "loader": [generator.get_state() for generator in _generators(runner.train_dataloader)],
         }
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -118,6 +125,13 @@ class RandomStateHook(Hook):
             )
         elif not self._resumed["processes"]:
             raise CheckpointError("the checkpoint was imported and cannot be resumed; start from it with load_from")
+
+
+def _generators(loader: DataLoader) -> list[torch.Generator]:
+    """A loader's own generators, where it does not draw from torch's global one; the same on all ranks."""
+    owners = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    found = (getattr(owner, "generator", None) for owner in owners)
+    return [generator for generator in found if isinstance(generator, torch.Generator)]
 
 
 def _find_random_states(checkpoint: dict[str, Any]) -> dict[str, Any] | None:

@@ -83,6 +83,8 @@ class SubnetSamplerHook(Hook, ABC):
                 "train_dataloader.batch_size instead"
             )
         algorithm = get_algorithm(runner)
+        if hasattr(algorithm.architecture, "summary"):
+            runner.logger.info(algorithm.architecture.summary())
         check_dataloader(algorithm, runner.train_dataloader, "train_dataloader")
         with isolated_random_state(0):  # augmentation draws random numbers
             images = algorithm.data_preprocessor(first_image(runner.train_dataloader), False)["inputs"]

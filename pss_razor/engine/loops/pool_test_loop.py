@@ -29,7 +29,7 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
     Args:
         *args: See :class:`PoolEvaluationMixin`.
         out_file: Where the results are written instead; the pictures go beside it.
-        selection_dataloader: Images to choose by, held out from training; a config. None takes the test images.
+        selection_dataloader: Images to choose by, held out from training, or their config. None takes the test images.
         selection_evaluator: Metrics to choose by; None takes the test evaluator's.
         **kwargs: See :class:`PoolEvaluationMixin`.
 
@@ -43,7 +43,7 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
         self,
         *args: Any,
         out_file: str | None = None,
-        selection_dataloader: dict | None = None,
+        selection_dataloader: DataLoader | dict | None = None,
         selection_evaluator: dict | None = None,
         **kwargs: Any,
     ) -> None:

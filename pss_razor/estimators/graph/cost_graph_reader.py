@@ -56,6 +56,8 @@ def read_cost_graph(
     which the backbone sets; every conv or linear layer outside of blocks is one of its own. Of average poolings only
     the last counts, as in PSS-Net; those inside squeeze-and-excitation do not.
 
+    A supernet with a method ``cost_graph(space)``, as a converted network, is asked instead of run.
+
     Args:
         supernet: Called with images (1, C, H, W).
         space: Its search space.
@@ -71,6 +73,9 @@ def read_cost_graph(
         NotImplementedError: A size depends on several search groups at once or on the choice of an op, whether a layer
             runs depends on several, a layer runs twice, or a conv has groups without being depthwise.
     """
+    own: Any = supernet
+    if hasattr(own, "cost_graph"):
+        return own.cost_graph(space)
     resolution = next((dimension.name for dimension in space.dimensions if dimension.kind == "resolution"), None)
     if resolution is None and input_size is None:
         raise ConfigError("the supernet has no resolutions to search; set model.input_size to the side of its images")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pss_razor.core import ConfigError
 
-# From a module in evaluation mode and its input to a call that runs it.
-Prepare = Callable[[nn.Module, Tensor], Callable[[], Any]]
+# From a module in evaluation mode and its inputs to a call that runs it.
+Prepare = Callable[..., Callable[[], Any]]
 
 BACKENDS = ("torch", "onnxruntime")
 
@@ -36,7 +36,7 @@ def inference_backend(name: str, device: str, threads: int) -> Prepare:
         raise ConfigError("device cuda: torch sees no GPU here; measure on the machine that has it")
     torch.set_num_threads(threads)
     if name == "torch":
-        return lambda module, images: lambda: module(images)
+        return lambda module, *inputs: lambda: module(*inputs)
     try:
         import onnx  # noqa: F401 - torch's exporter needs it
         import onnxruntime
@@ -48,15 +48,18 @@ def inference_backend(name: str, device: str, threads: int) -> Prepare:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
 
-    def prepare(module: nn.Module, images: Tensor) -> Callable[[], Any]:
-        session = onnxruntime.InferenceSession(_to_onnx(module, images), options, providers=[provider])
-        inputs = {"images": images.cpu().numpy()}
-        return lambda: session.run(None, inputs)
+    def prepare(module: nn.Module, *inputs: Tensor) -> Callable[[], Any]:
+        names = [f"input{number}" for number in range(len(inputs))]
+        session = onnxruntime.InferenceSession(_to_onnx(module, inputs, names), options, providers=[provider])
+        # An input of which the block uses the shape alone is none of the file's.
+        used = {own.name for own in session.get_inputs()}
+        feed = {name: own.cpu().numpy() for name, own in zip(names, inputs, strict=True) if name in used}
+        return lambda: session.run(None, feed)
 
     return prepare
 
 
-def _to_onnx(module: nn.Module, images: Tensor) -> bytes:
+def _to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) -> bytes:
     """Export with torch's old exporter: the new one takes seconds for each block, and gives the same operators."""
     buffer = io.BytesIO()
     logger = logging.getLogger("torch.onnx")
@@ -65,7 +68,7 @@ def _to_onnx(module: nn.Module, images: Tensor) -> bytes:
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
         try:
-            torch.onnx.export(module, (images,), buffer, dynamo=False, opset_version=17, input_names=["images"])  # type: ignore[arg-type]
+            torch.onnx.export(module, inputs, buffer, dynamo=False, opset_version=17, input_names=names)  # type: ignore[arg-type]
         finally:
             logger.setLevel(level)
     return buffer.getvalue()

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pss_razor.core import SearchSpace
-from pss_razor.core.cost_graph import BlockGeometry, BlockSpec, CostGraph
+from pss_razor.core.cost_graph import BlockGeometry, CostGraph
 
 
 def choose_subset(graph: CostGraph, max_blocks: int) -> set[BlockGeometry]:
@@ -20,9 +19,14 @@ def choose_subset(graph: CostGraph, max_blocks: int) -> set[BlockGeometry]:
         graph: The cost graph.
         max_blocks: Most geometries; exceeded if the smallest and the largest value of each size give more.
     """
+    arrays = [
+        (geometries, block.coordinates(graph.space))
+        for block in graph.blocks
+        for _, geometries in block.variants(graph.space)
+    ]
     chosen: set[BlockGeometry] = set()
     for every in range(1, max(graph.space.shape) + 1):
-        fewer = {geometry for block in graph.blocks for geometry in _thin(block, graph.space, every)}
+        fewer = {geometry for geometries, axes in arrays for geometry in _thin(geometries, axes, every)}
         if chosen and len(fewer) == len(chosen) and every > 1:
             continue
         chosen = fewer
@@ -31,32 +35,16 @@ def choose_subset(graph: CostGraph, max_blocks: int) -> set[BlockGeometry]:
     return chosen
 
 
-def _thin(block: BlockSpec, space: SearchSpace, every: int) -> set[BlockGeometry]:
-    names, geometries = block.geometries(space)
+def _thin(geometries: np.ndarray, axes: Sequence[np.ndarray | None], every: int) -> set[BlockGeometry]:
     kept = []
-    for axis, count in zip(coordinates(block, space), geometries.shape, strict=True):
+    for axis, count in zip(axes, geometries.shape, strict=True):
         if axis is None:
             kept.append(np.arange(count))
         else:
             values = np.unique(axis)
             kept.append(np.flatnonzero(np.isin(axis, np.append(values[::every], values[-1]))))
-    chosen = geometries[np.ix_(*kept)] if names else geometries
+    chosen = geometries[np.ix_(*kept)] if axes else geometries
     return {geometry for geometry in chosen.flat if geometry is not None}
-
-
-def coordinates(block: BlockSpec, space: SearchSpace) -> list[np.ndarray | None]:
-    """Along each axis of :meth:`BlockSpec.geometries`, what latency is about linear in: area, or channels.
-
-    None for the choice of an op, where there is nothing to interpolate.
-    """
-    names, _ = block.geometries(space)
-    sizes = {
-        block.in_channels.dimension: block.in_channels.values,
-        block.out_channels.dimension: block.out_channels.values,
-    }
-    if block.in_size.dimension is not None:
-        sizes[block.in_size.dimension] = block.in_size.values**2
-    return [sizes.get(name) for name in names]
 
 
 def fill_between(values: np.ndarray, axes: Sequence[np.ndarray | None]) -> np.ndarray:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pss_razor.core import AdditiveCost, ConfigError, CostTerm
-from pss_razor.core.cost_graph import BlockGeometry, CostGraph
+from pss_razor.core.cost_graph import BlockGeometry, CostGraph, Extent, MeasuredBlock
 from pss_razor.estimators.graph.graph_estimator import GraphEstimator
-from pss_razor.estimators.latency.interpolation import coordinates, fill_between
+from pss_razor.estimators.latency.interpolation import fill_between
 from pss_razor.estimators.latency.latency_table import LatencyTable
 from pss_razor.registry import TASK_UTILS
 
@@ -47,10 +47,6 @@ class LatencyEstimator(GraphEstimator):
         Raises:
             ConfigError: The table lacks blocks of this search space.
         """
-        if not graph.blocks:
-            raise ConfigError(
-                "latency tables are of blocks, which a converted network has not; set constraints on flops or params"
-            )
         try:
             return latency_cost(self.table, graph)
         except ConfigError as error:
@@ -66,9 +62,15 @@ def latency_cost(table: LatencyTable, graph: CostGraph) -> AdditiveCost:
     missing: dict[BlockGeometry, None] = {}
     factor, offset_us = table.correction
     terms = [CostTerm((), np.array(offset_us))]
-    for names, geometries, values in _tabulate(table, graph):
-        missing |= dict.fromkeys(geometries[np.isnan(values)])
-        terms.append(CostTerm(names, factor * values))
+    for block in graph.blocks:
+        names = block.groups(graph.space)
+        ends = []
+        for geometries, values in _look_up(table, graph, block):
+            missing |= dict.fromkeys(geometries[np.isnan(values)])
+            ends.append(factor * values)
+        terms.append(CostTerm(names, ends[0]))
+        if block.concatenated:
+            terms += _concatenation_terms(names, ends[0], ends[1], block.concatenated)
     if missing:
         raise ConfigError(
             f"the latency table lacks {len(missing)} blocks of this search space, the first is {next(iter(missing))}; "
@@ -77,25 +79,38 @@ def latency_cost(table: LatencyTable, graph: CostGraph) -> AdditiveCost:
     return AdditiveCost(graph.space, terms)
 
 
+def _concatenation_terms(
+    names: tuple[str, ...], widest: np.ndarray, narrowest: np.ndarray, widths: Sequence[Extent]
+) -> list[CostTerm]:
+    """What a block takes less where its concatenated inputs are narrower, a term for each: linear in their sum."""
+    span = sum(int(extent.values[-1] - extent.values[0]) for extent in widths)
+    slope = (widest - narrowest) / span
+    return [
+        CostTerm((*names, extent.dimension), slope[..., None] * (extent.values - extent.values[-1]))
+        for extent in widths
+        if extent.dimension is not None
+    ]
+
+
 def block_latencies(table: LatencyTable, graph: CostGraph) -> dict[BlockGeometry, float]:
     """The latency of every block of a search space, in microseconds, NaN where the table does not tell."""
     return {
         geometry: float(value)
-        for _, geometries, values in _tabulate(table, graph)
+        for block in graph.blocks
+        for geometries, values in _look_up(table, graph, block)
         for geometry, value in zip(geometries.flat, values.flat, strict=True)
         if geometry is not None
     }
 
 
-def _tabulate(table: LatencyTable, graph: CostGraph) -> Iterator[tuple[tuple[str, ...], np.ndarray, np.ndarray]]:
-    """Of each block: the search groups that govern it, its geometries, and their latencies.
+def _look_up(table: LatencyTable, graph: CostGraph, block: MeasuredBlock) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The geometries of each variant of a block and their latencies.
 
     NaN where a latency is unknown, 0 where the block does not run.
     """
-    for block in graph.blocks:
-        names, geometries = block.geometries(graph.space)
+    for _, geometries in block.variants(graph.space):
         known = [0.0 if g is None else table.latencies_us.get(g, np.nan) for g in geometries.flat]
         values = np.array(known).reshape(geometries.shape)
         if table.interpolate:
-            values = fill_between(values, coordinates(block, graph.space))
-        yield names, geometries, values
+            values = fill_between(values, block.coordinates(graph.space))
+        yield geometries, values

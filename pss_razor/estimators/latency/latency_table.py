@@ -12,9 +12,11 @@ from typing import Any
 from pss_razor.core import ConfigError, atomic_write, is_number, parse_json
 from pss_razor.core.cost_graph import BlockGeometry
 
-# Format 1, of version 0.1, differs in the hidden width of some blocks, see _without_redundant_widths.
-_FORMAT = 2
-_READABLE = (1, _FORMAT)
+# Format 1, of version 0.1, differs in the hidden width of some blocks, see _without_redundant_widths. Formats 1 and 2
+# have no column of several widths.
+_FORMAT = 3
+_COLUMNS = [*BlockGeometry._fields, "latency_us"]
+_READABLE = {1: [c for c in _COLUMNS if c != "widths"], 2: [c for c in _COLUMNS if c != "widths"], _FORMAT: _COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class LatencyTable:
             "provenance": dict(self.provenance),
             "correction": list(self.correction),
             "interpolate": self.interpolate,
-            "columns": [*BlockGeometry._fields, "latency_us"],
+            "columns": _COLUMNS,
         }
         head = json.dumps(document, indent=1)[:-2]
         rows = ",\n  ".join(json.dumps([*geometry, value]) for geometry, value in self.latencies_us.items())
@@ -74,12 +76,9 @@ class LatencyTable:
             ) from None
         except (OSError, ValueError) as error:
             raise ConfigError(f"latency table {path} is not JSON: {error}") from error
-        columns = [*BlockGeometry._fields, "latency_us"]
-        if (
-            not isinstance(document, dict)
-            or document.get("format") not in _READABLE
-            or document.get("columns") != columns
-        ):
+        found = document.get("format") if isinstance(document, dict) else None
+        columns = _READABLE.get(found) if isinstance(found, int) else None
+        if columns is None or document.get("columns") != columns:
             raise ConfigError(f"{path} is not a latency table of format {_FORMAT}")
         latencies_us: dict[BlockGeometry, float] = {}
         correction, rows = document.get("correction"), document.get("rows")
@@ -92,7 +91,8 @@ class LatencyTable:
         for row in rows:
             if not isinstance(row, list) or len(row) != len(columns) or not _is_row(row):
                 raise ConfigError(f"latency table {path}: row {row!r:.200} is not {columns}")
-            latencies_us[BlockGeometry(*row[:-1])] = float(row[-1])
+            sizes: Any = (tuple(size) if isinstance(size, list) else size for size in row[:-1])
+            latencies_us[BlockGeometry(*sizes)] = float(row[-1])
         if document["format"] == 1:
             latencies_us = _without_redundant_widths(latencies_us)
         factor, offset_us = map(float, correction)
@@ -115,8 +115,10 @@ def _without_redundant_widths(latencies_us: Mapping[BlockGeometry, float]) -> di
 def _is_row(row: list[Any]) -> bool:
     """Whether it is a kind of block, its sizes, and a number."""
     block_type, *sizes, latency_us = row
+    widths = sizes.pop() if len(row) == len(_COLUMNS) else None
     return (
         isinstance(block_type, str)
         and all(size is None or type(size) is int for size in sizes)
+        and (widths is None or (isinstance(widths, list) and all(type(width) is int for width in widths)))
         and (is_number(latency_us) or isinstance(latency_us, float))  # one that is not finite has an error of its own
     )

@@ -6,14 +6,15 @@ import copy
 import datetime
 import platform
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pss_razor.core import Subnet
 from pss_razor.core.cost_graph import BlockGeometry, CostGraph
@@ -27,18 +28,23 @@ from mmcv.cnn import ConvModule
 _CHUNK = 48
 
 
-def find_geometries(graph: CostGraph) -> dict[BlockGeometry, tuple[str, Subnet]]:
-    """Every block geometry of a search space, with the name of a block and a subnet that have it."""
+def find_geometries(
+    graph: CostGraph, wanted: Container[BlockGeometry] | None = None
+) -> dict[BlockGeometry, tuple[str, Subnet]]:
+    """Every block geometry of a search space, or those wanted, with the name of a block and a subnet that have it."""
     found: dict[BlockGeometry, tuple[str, Subnet]] = {}
     last = np.array(graph.space.shape) - 1
     for block in graph.blocks:
-        names, geometries = block.geometries(graph.space)
-        columns = [graph.space.position(name) for name in names]
-        for position in np.ndindex(geometries.shape):
-            if geometries[position] is not None and geometries[position] not in found:
-                indices = last.copy()
+        columns = [graph.space.position(name) for name in block.groups(graph.space)]
+        for fixed, geometries in block.variants(graph.space):
+            home = last.copy()
+            home[[graph.space.position(name) for name in fixed]] = list(fixed.values())
+            for position, geometry in np.ndenumerate(geometries):
+                if geometry is None or geometry in found or (wanted is not None and geometry not in wanted):
+                    continue
+                indices = home.copy()
                 indices[columns] = position
-                found[geometries[position]] = (block.name, graph.space.decode(indices))
+                found[geometry] = (block.name, graph.space.decode(indices))
     return found
 
 
@@ -91,22 +97,26 @@ def static_block(
     geometry: BlockGeometry,
     device: str,
     batch: int,
-) -> tuple[nn.Module, Tensor]:
-    """A block as a static network, and its input.
+) -> tuple[Any, ...]:
+    """A block as a static network, and its inputs.
 
     A single conv comes with the BN and the activation that its ``ConvModule`` has; one that is in none, as in ResNet,
-    with BN and ReLU.
+    with BN and ReLU. A converted network knows its parts itself.
     """
+    own: Any = supernet
+    if hasattr(own, "static_part"):
+        part, inputs = own.static_part(name, subnet, batch)
+        return part.eval().to(device), *(tensor.to(device) for tensor in inputs)
     parent = supernet.get_submodule(name.rpartition(".")[0])
     source = parent if isinstance(parent, ConvModule) else supernet.get_submodule(name)
     with active(subnet):
         block: nn.Module = make_static(copy.deepcopy(source))
+    assert geometry.cin is not None and geometry.cout is not None, geometry
     if isinstance(block, nn.Conv2d):
         block = nn.Sequential(block, nn.BatchNorm2d(geometry.cout), nn.ReLU(inplace=True))
     block.eval().to(device)
-    linear = isinstance(block, nn.Linear)
-    shape = (batch, geometry.cin) if linear else (batch, geometry.cin, geometry.in_size, geometry.in_size)
-    return block, torch.randn(shape, device=device)
+    sides = [] if isinstance(block, nn.Linear) else [geometry.in_size] * 2
+    return block, torch.randn(batch, geometry.cin, *sides, device=device)
 
 
 def describe_machine(device: str, backend: str) -> dict[str, object]:

@@ -31,6 +31,9 @@ class PSS(BaseAlgorithm):
     detached logits; gradients add up and one optimizer step follows. Which subnet is sampled is not decided here:
     :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnet` before every step.
 
+    A network that was converted may teach them instead, as it was before the training: with ``teacher="original"`` the
+    sampled and the smallest subnet learn from its logits on the images at the largest resolution.
+
     The largest and the smallest subnet take the last and the first choice of every search group. One-shot ops, which
     have no order, are ordered by the FLOPs of each at its place.
 
@@ -42,6 +45,8 @@ class PSS(BaseAlgorithm):
         estimators: Metric -> estimator config. Metrics without a constraint are only reported.
         input_size: Side of the images in pixels, for a supernet without ``resolutions``; resources depend on it.
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
+        teacher: Whose logits the sampled and the smallest subnet learn: ``"largest"``, the paper's, or ``"original"``,
+            which needs a ``ConvertedImageClassifier`` that starts from trained weights.
         data_preprocessor: See ``BaseAlgorithm``.
         init_cfg: See ``BaseAlgorithm``.
 
@@ -53,8 +58,8 @@ class PSS(BaseAlgorithm):
         sampled_subnet: The subnet of the next training step.
 
     Raises:
-        ConfigError: The mutator is no :class:`SubnetMutator`, a constraint is malformed, or its metric has no
-            estimator.
+        ConfigError: The mutator is no :class:`SubnetMutator`, a constraint is malformed, its metric has no estimator,
+            or there is no such teacher.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class PSS(BaseAlgorithm):
         estimators: Mapping[str, Mapping[str, Any]],
         input_size: int | None = None,
         channels_last: bool = False,
+        teacher: str = "largest",
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -82,6 +88,29 @@ class PSS(BaseAlgorithm):
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
         self.sampled_subnet: Subnet | None = None
+        # Not a submodule: a checkpoint has the supernet alone, and a resumed training makes its teacher anew.
+        self.__dict__["_original"] = self._build_teacher(teacher)
+
+    def _build_teacher(self, teacher: str) -> nn.Module | None:
+        """The network that a converted one was made of, in evaluation mode; None where the largest subnet teaches."""
+        if teacher == "largest":
+            return None
+        if teacher != "original":
+            raise ConfigError(f"model.teacher = {teacher!r} is not known; choose from ['largest', 'original']")
+        if not hasattr(self.architecture, "original_network"):
+            raise ConfigError(
+                f"model.teacher = 'original': a {type(self.architecture).__name__} starts from nothing, and has no "
+                "original; use architecture=dict(type='ConvertedImageClassifier', …), or teacher='largest'"
+            )
+        with self.mutator.active(self.space.largest):
+            original = self.architecture.original_network().eval().requires_grad_(False)
+        return original.to(memory_format=torch.channels_last) if self.channels_last else original
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> PSS:
+        """Move and cast the teacher along with the supernet."""
+        if (original := self.__dict__.get("_original")) is not None:
+            original._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
 
     def _order_ops(self) -> None:
         """Order the choices of every op by their FLOPs, so that there are a smallest and a largest subnet."""
@@ -108,11 +137,14 @@ class PSS(BaseAlgorithm):
         """The search space."""
         return self.mutator.space
 
+    @property
+    def leaves_parameters_out(self) -> bool:
+        """Whether a subnet may not run all layers; of widths alone, the smallest subnet still has a part of each."""
+        return any(dimension.kind in ("op", "value") for dimension in self.space.dimensions)
+
     @cached_property
     def cost_graph(self) -> CostGraph:
         """The layers of the supernet over its search space."""
-        if hasattr(self.architecture, "cost_graph"):  # of a converted network, which need not be run for it
-            return self.architecture.cost_graph(self.space)
         return read_cost_graph(self.architecture, self.space, self.mutator.active, input_size=self.input_size)
 
     @cached_property
@@ -165,7 +197,7 @@ class PSS(BaseAlgorithm):
             head_losses = compat.head_losses(self.architecture.head, teacher.float(), samples)
             largest_loss, log_vars = self.parse_losses(head_losses)
             optim_wrapper.backward(largest_loss)
-            teacher = teacher.detach().float()
+            teacher = self._taught(teacher, inputs, optim_wrapper)
             sampled = logits_of(self.sampled_subnet).float()
             sampled_loss = distillation_loss(sampled, teacher)
             optim_wrapper.backward(sampled_loss)
@@ -183,6 +215,14 @@ class PSS(BaseAlgorithm):
             "score": -F.cross_entropy(sampled.detach(), labels),
             **metrics,
         }
+
+    def _taught(self, largest: Tensor, inputs: Tensor, optim_wrapper: OptimWrapper) -> Tensor:
+        """The teacher's logits (N, classes) of a batch of which the largest subnet's are known."""
+        original: nn.Module | None = self.__dict__["_original"]
+        if original is None:
+            return largest.detach().float()
+        with torch.no_grad(), optim_wrapper.optim_context(self):
+            return original(inputs).float()
 
 
 def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:

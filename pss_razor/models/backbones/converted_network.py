@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pss_razor.conversion import convert
+from pss_razor.conversion import Supernet, convert
 from pss_razor.conversion.propagate import REGULARISER_NAMES
 from pss_razor.core import ConfigError, Dimension, Subnet
+from pss_razor.models.activations import LeanReLU6
 from pss_razor.registry import MODELS
 
-from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from mmrazor.models.mutables import OneShotMutableValue
 
@@ -25,9 +25,9 @@ class ConvertedNetwork(BaseModule):
 
     Args:
         network: ``type="torchvision.NAME"``, ``"timm.NAME"`` or ``"package.module.function"``, and the arguments of
-            what builds it, such as ``weights="IMAGENET1K_V1"``.
+            what builds it, such as ``weights="IMAGENET1K_V1"``. Or a supernet, for which all else is settled.
         image_size: Side of the images in pixels, of the largest resolution.
-        num_classes: Classes, if not those of the network: its last linear layer is made anew.
+        num_classes: Classes; if the network has not as many, its last linear layer is made anew.
         resolutions: Sides of the images in pixels that it will be run on.
         width_range: See :func:`pss_razor.convert`.
         divisor: See :func:`pss_razor.convert`.
@@ -43,8 +43,8 @@ class ConvertedNetwork(BaseModule):
 
     def __init__(
         self,
-        network: Mapping[str, Any],
-        image_size: int,
+        network: Mapping[str, Any] | Supernet,
+        image_size: int | None = None,
         num_classes: int | None = None,
         resolutions: Sequence[int] | None = None,
         width_range: tuple[float, float] = (0.5, 1.0),
@@ -53,18 +53,26 @@ class ConvertedNetwork(BaseModule):
         sort: str | None = None,
     ) -> None:
         super().__init__()
-        model = build_network(network)
-        if num_classes is not None:
-            _replace_classifier(model, num_classes)
-        images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
-        self.supernet = convert(
-            model, images, width_range=width_range, divisor=divisor, depth=depth, sort=sort, resolutions=resolutions
-        )
-        print_log(self.supernet.summary(), logger="current")
+        if not isinstance(network, Supernet):
+            if image_size is None:
+                raise ConfigError("ConvertedNetwork: image_size, the side of the images in pixels, is missing")
+            model = build_network(network)
+            if num_classes is not None:
+                _replace_classifier(model, num_classes)
+            images = torch.rand(2, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
+            network = convert(
+                model, images, width_range=width_range, divisor=divisor, depth=depth, sort=sort, resolutions=resolutions
+            )
+        for module in network.modules():
+            if type(module) is nn.ReLU6:
+                module.__class__ = LeanReLU6  # the same, in less time and memory
+        self.supernet = network
+        dimensions = network.space.dimensions
         # The classifier around this resizes images.
-        self.dimensions = [d for d in self.supernet.space.dimensions if d.kind != "resolution"]
+        self.resolutions = next((list(d.values) for d in dimensions if d.kind == "resolution"), None)
+        self._resolution = {} if self.resolutions is None else {"resolution": self.resolutions[-1]}
+        self.dimensions = [d for d in dimensions if d.kind != "resolution"]
         self.choices = nn.ModuleList(_Choice(dimension) for dimension in self.dimensions)
-        self._resolution = {"resolution": max(resolutions)} if resolutions is not None else {}
 
     def on_activate(self, subnet: Subnet) -> None:
         """Let :meth:`forward` run a subnet; called by ``SubnetMutator`` when all choices are made."""
@@ -132,16 +140,24 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
         ) from error
     try:
         return build(**arguments)
+    except OSError as error:
+        raise ConfigError(
+            f"the weights of {name} cannot be loaded with {arguments} ({error}); offline, put their file into "
+            f"{torch.hub.get_dir()}/checkpoints, or set TORCH_HOME. To test or to export a checkpoint, which has "
+            "weights of its own, model.architecture.network.weights=None will do"
+        ) from error
     except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise ConfigError(f"network {name} cannot be built with {arguments}: {error}") from error
 
 
 def _replace_classifier(model: nn.Module, num_classes: int) -> None:
-    """Make the last linear layer (or 1 × 1 conv, SqueezeNet) anew for another number of classes."""
+    """Make the last linear layer (or 1 × 1 conv, SqueezeNet) anew, unless it is for so many classes."""
     found = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     if not found:
         raise ConfigError(f"{type(model).__name__} has no linear layer to make anew for {num_classes} classes")
     name, last = found[-1]
+    if num_classes == (last.out_features if isinstance(last, nn.Linear) else last.out_channels):
+        return
     bias = last.bias is not None
     new: nn.Module
     if isinstance(last, nn.Linear):

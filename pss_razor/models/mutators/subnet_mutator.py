@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from pss_razor import compat
-from pss_razor.core import ConfigError, Dimension, SearchSpace, Subnet
+from pss_razor.core import ActiveSubnetMixin, ConfigError, Dimension, SearchSpace, Subnet
 from pss_razor.registry import MODELS
 
 from mmrazor.models.architectures.dynamic_ops import DynamicInputResizer
@@ -18,7 +18,7 @@ from mmrazor.models.mutators import NasMutator
 
 
 @MODELS.register_module(name=["SubnetMutator", "PSSMutator"])  # the second is its name in configs of 0.1
-class SubnetMutator(NasMutator):
+class SubnetMutator(ActiveSubnetMixin, NasMutator):
     """``NasMutator`` with named search groups, a :class:`~pss_razor.core.SearchSpace` and quick switching.
 
     Any MMRazor search group is a dimension: a channel unit, a value (the input resolution among them), a one-shot op.
@@ -73,7 +73,7 @@ class SubnetMutator(NasMutator):
             for setter in [type(mutable).current_choice.fset]
         ]
         self._followers: list[Any] = [module for module in supernet.modules() if hasattr(module, "on_activate")]
-        self._active: Subnet | None = None
+        self._active = None
         self.activate(self.space.largest)
 
     def order_choices(self, choices: Mapping[str, Sequence[Any]]) -> None:
@@ -88,15 +88,9 @@ class SubnetMutator(NasMutator):
             before = dimensions[column]
             assert set(values) == set(before.values) and before.probabilities is not None, name
             probabilities = tuple(before.probabilities[before.index(value)] for value in values)
-            dimensions[column] = Dimension(name, before.kind, tuple(values), probabilities)
+            dimensions[column] = dataclasses.replace(before, values=tuple(values), probabilities=probabilities)
         self.space = SearchSpace(dimensions)
         self.activate(self.space.largest)
-
-    @property
-    def active_subnet(self) -> Subnet:
-        """The subnet that a forward pass runs now."""
-        assert self._active is not None, "prepare_from_supernet has not been called"
-        return self._active
 
     def activate(self, subnet: Subnet) -> None:
         """Switch the supernet to ``subnet``.
@@ -113,16 +107,6 @@ class SubnetMutator(NasMutator):
         for module in self._followers:
             module.on_activate(subnet)
         self._active = subnet
-
-    @contextlib.contextmanager
-    def active(self, subnet: Subnet) -> Iterator[None]:
-        """Run the body with ``subnet`` active, then return to the subnet before."""
-        before = self.active_subnet
-        self.activate(subnet)
-        try:
-            yield
-        finally:
-            self.activate(before)
 
     def set_choices(self, choices: Mapping[str, Any]) -> None:
         """MMRazor's name of :meth:`activate`, for a plain dict of choices."""

@@ -129,6 +129,38 @@ def test_draws_follow_the_distribution_and_the_generator(space):
     assert np.array_equal(drawn, space.draw(20_000, np.random.default_rng(0)))
 
 
+class TestEqualCombinations:
+    """A dimension that makes no difference has its first choice."""
+
+    @pytest.fixture
+    def space(self):
+        width = ("channels", (8, 16, 24), None)
+        return SearchSpace([
+            Dimension("always", *width), Dimension("depth", "value", (1, 2, 3)),
+            Dimension("second", *width, used_from=("depth", 2)), Dimension("third", *width, used_from=("depth", 3)),
+        ])  # fmt: skip
+
+    def test_canonical_rows(self, space):
+        rows = space.enumerate()
+        expected = [(a, d, s if d >= 1 else 0, t if d >= 2 else 0) for a, d, s, t in rows.tolist()]
+        assert space.canonical(rows).tolist() == [list(row) for row in expected]
+        assert len({space.decode(row) for row in rows}) == len(set(expected)) == 3 * (1 + 3 + 9)
+        assert space.has_equal_combinations
+
+    def test_records_are_read_as_one_subnet(self, space):
+        one = {"channels": {"always": 8, "second": 16, "third": 24}, "values": {"depth": 2}}
+        assert dict(space.from_record(one)) == {"always": 8, "depth": 2, "second": 16, "third": 8}
+
+    @pytest.mark.parametrize(("used_from", "message"), [
+        (("depht", 2), "used from a value of 'depht'"), (("always", 8), "used from a value of 'always'"),
+        (("depth", 4), "depth = 4 is not in the search space"),
+    ])  # fmt: skip
+    def test_it_needs_another_dimensions_value(self, used_from, message):
+        always = Dimension("always", "channels", (8, 16), used_from=used_from)
+        with pytest.raises(ConfigError, match=message):
+            SearchSpace([always, Dimension("depth", "value", (1, 2, 3))])
+
+
 def test_record_is_grouped_by_kind(space):
     assert space.to_record(space.largest) == {
         "channels": {"stem": 32, "stage1": 24},

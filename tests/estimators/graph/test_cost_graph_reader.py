@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from pss_razor.core import AdditiveCost, CostTerm, Dimension, SearchSpace
-from pss_razor.estimators import FlopsEstimator, LatencyTable, ParamsEstimator, latency_cost, read_cost_graph
+from pss_razor.estimators import (
+    BlockGeometry,
+    FlopsEstimator,
+    LatencyTable,
+    ParamsEstimator,
+    latency_cost,
+    read_cost_graph,
+)
 from pss_razor.estimators.latency.measure import find_geometries
 from pss_razor.models import (
     PrefixChannelContainer,
@@ -349,7 +356,7 @@ class TestGeometries:
     def test_mobilenet_v1_has_the_blocks_of_the_authors_table(self, build_algorithm):
         found = find_geometries(build_algorithm("pss_mbv1_flops").cost_graph)
         assert len(found) == 14590 and sum(geometry.block_type == "MBV1Block" for geometry in found) == 14531
-        assert {tuple(geometry) for geometry in found} == set(pssnet_mbv1.all_blocks())
+        assert set(found) == {BlockGeometry(*sizes) for sizes in pssnet_mbv1.all_blocks()}
 
     def test_a_block_that_does_not_expand_keeps_its_hidden_width_where_its_kind_has_one(self, imagenet_mbv2):
         blocks = [g for g in find_geometries(imagenet_mbv2.cost_graph) if g.block_type == "MBV2Block"]
@@ -366,7 +373,7 @@ class TestGeometries:
         space = SearchSpace([Dimension("a", "value", (1,))])
         graph = read_cost_graph(nn.Sequential(block), space, lambda subnet: contextlib.nullcontext(), input_size=8)
         (geometry,) = find_geometries(graph)
-        assert tuple(geometry) == ("Separable", 8, 3, 5, None, None, 1, None)
+        assert geometry == BlockGeometry("Separable", 8, 3, 5, None, None, 1, None)
 
 
 def test_sum_of_terms_by_hand(imagenet_mbv2):

@@ -71,7 +71,7 @@ def test_latency_is_of_the_candidates_that_run(supernet):
     for row, subnet in enumerate(subnets):
         expected = 0.0
         for block in graph.blocks:
-            names, geometries = block.geometries(graph.space)
+            names, geometries = block.groups(graph.space), block.geometries(graph.space)
             position = tuple(mutator.space.dimensions[mutator.space.position(n)].index(subnet[n]) for n in names)
             if geometries[position] is not None:
                 expected += table.latencies_us[geometries[position]]

@@ -7,7 +7,7 @@ import pytest
 
 from pss_razor.core import ConfigError
 from pss_razor.estimators import LatencyTable, latency_cost
-from pss_razor.estimators.latency.interpolation import choose_subset, coordinates, fill_between
+from pss_razor.estimators.latency.interpolation import choose_subset, fill_between
 from pss_razor.estimators.latency.latency_estimator import block_latencies
 from pss_razor.estimators.latency.measure import find_geometries
 
@@ -75,8 +75,8 @@ class TestSubset:
 
     def test_coordinates_are_area_and_channels(self, graph):
         block = next(b for b in graph.blocks if b.name == "backbone.blocks.12")
-        names, geometries = block.geometries(graph.space)
-        for number, axis in enumerate(coordinates(block, graph.space)):
+        names, geometries = block.groups(graph.space), block.geometries(graph.space)
+        for number, axis in enumerate(block.coordinates(graph.space)):
             line = np.moveaxis(geometries, number, 0).reshape(len(axis), -1)[:, 0]
             expected = {"resolution": [g.in_size**2 for g in line], "block12": [g.cin for g in line]}
             expected["block13"] = [g.cout for g in line]

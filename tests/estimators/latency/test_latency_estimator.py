@@ -14,6 +14,7 @@ from pss_razor.estimators.latency.inference_backends import BACKENDS, inference_
 from pss_razor.estimators.latency.measure import find_geometries, measure_blocks, static_block
 
 CONV = BlockGeometry("Conv2d", 32, 3, 24, None, 3, 2, 1)
+PART = BlockGeometry("BasicBlock-0123456789", 16, None, None, None, None, None, None, widths=(16, 24))
 BLOCK = BlockGeometry("MBV2Block", 16, 24, 16, 24, None, 1, None)
 
 
@@ -24,7 +25,8 @@ def additive_table(graph):
 
 class TestFile:
     def test_round_trip(self, tmp_path):
-        table = LatencyTable({CONV: 1.5, BLOCK: 2.25}, "cpu", {"threads": 1}, (1.1, -3.0), interpolate=True)
+        latencies_us = {CONV: 1.5, BLOCK: 2.25, PART: 3.0}
+        table = LatencyTable(latencies_us, "cpu", {"threads": 1}, (1.1, -3.0), interpolate=True)
         table.save(tmp_path / "table.json")
         assert LatencyTable.load(tmp_path / "table.json") == table
 
@@ -40,7 +42,7 @@ class TestFile:
 
     @pytest.mark.parametrize(
         ("text", "message"),
-        [("{", "is not JSON"), ("[]", "not a latency table"), ('{"format": 3}', "not a latency table of format 2")],
+        [("{", "is not JSON"), ("[]", "not a latency table"), ('{"format": 4}', "not a latency table of format 3")],
     )
     def test_another_file(self, tmp_path, text, message):
         (tmp_path / "table.json").write_text(text)
@@ -51,7 +53,7 @@ class TestFile:
         path = tmp_path / "table.json"
         LatencyTable({CONV: 1.0}, "cpu").save(path)
         document = json.loads(path.read_text())
-        for row in ([1, 2], [*CONV, "fast"], [*CONV, True]):
+        for row in ([1, 2], [*CONV, "fast"], [*CONV, True], [*CONV[:-1], [8.0], 1.0], [*CONV[:-1], 8, 1.0]):
             path.write_text(json.dumps({**document, "rows": [row]}))
             with pytest.raises(ConfigError, match="row"):
                 LatencyTable.load(path)
@@ -69,6 +71,7 @@ class TestFile:
         path = tmp_path / "table.json"
         LatencyTable({}, "cpu").save(path)
         document = json.loads(path.read_text())
+        document["columns"].remove("widths")
         path.write_text(json.dumps({**document, "format": 1, "rows": rows}))
         expected = {
             ("Conv2d", 128, 3, 24, None, 3, 2, 1): 1.0,
@@ -79,12 +82,12 @@ class TestFile:
             ("Linear", 1, 768, 1000, None, None, None, None): 6.0,
         }
         table = LatencyTable.load(path)
-        assert table.latencies_us == expected
+        assert table.latencies_us == {BlockGeometry(*sizes): value for sizes, value in expected.items()}
         table.save(path)
-        assert json.loads(path.read_text())["format"] == 2 and LatencyTable.load(path) == table
+        assert json.loads(path.read_text())["format"] == 3 and LatencyTable.load(path) == table
         # In format 2 a row means what it says.
-        path.write_text(json.dumps({**document, "rows": rows}))
-        assert list(LatencyTable.load(path).latencies_us) == [tuple(row[:-1]) for row in rows]
+        path.write_text(json.dumps({**document, "format": 2, "rows": rows}))
+        assert list(LatencyTable.load(path).latencies_us) == [BlockGeometry(*row[:-1]) for row in rows]
 
     def test_the_shipped_mobilenet_v1_table_of_version_0_1(self, load_config, tmp_path):
         """As it was before its rows were converted, it is the same table."""
@@ -132,7 +135,7 @@ class TestPrediction:
         for row in indices:
             total = 0.0
             for block in graph.blocks:
-                names, geometries = block.geometries(graph.space)
+                names, geometries = block.groups(graph.space), block.geometries(graph.space)
                 total += latencies_us[geometries[tuple(row[graph.space.position(name)] for name in names)]]
             assert plain(row[None])[0] == pytest.approx(total)
             assert corrected(row[None])[0] == pytest.approx(2 * total + 100)

@@ -1,0 +1,428 @@
+"""The parts of a network that its latency is the sum of."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from pss_razor.conversion.depth import find_runs
+from pss_razor.conversion.groups import ChannelGroup, Segment
+from pss_razor.conversion.propagate import Layout, Propagation, Use
+from pss_razor.conversion.trace import REGULARISER_NAMES, ShapeReader
+from pss_razor.core.cost_graph import Extent, PartSpec
+
+# Combinations of widths, resolutions and depths that a block may have and still be measured as one: a table of its
+# latency has as many entries, and the sampler ties its widths together.
+_MOST_COMBINATIONS = 50_000
+# They do nothing in evaluation mode.
+_REGULARISERS = REGULARISER_NAMES | {"Dropout", "stochastic_depth"}
+# Hexadecimal digits of the structure's hash in a kind's name.
+_DIGITS = 10
+
+
+@dataclass(frozen=True)
+class PartInput:
+    """A tensor that a part takes.
+
+    Args:
+        shapes: At each resolution, of one image and all channels.
+        dtype: Its type.
+        axis: The channel axis.
+        segments: Its channels; None where they are not known, and all are there.
+    """
+
+    shapes: Mapping[int, tuple[int, ...]]
+    dtype: torch.dtype
+    axis: int = 0
+    segments: tuple[Segment, ...] | None = None
+
+    def side(self, size: int) -> int:
+        """Of its feature map in pixels; of tokens, the root of their number."""
+        shape = self.shapes[size]
+        axis = self.axis if self.segments is not None else 1
+        return math.isqrt(math.prod(length for number, length in enumerate(shape) if number not in (0, axis)))
+
+    def make(self, size: int | None, batch: int, widths: Mapping[ChannelGroup, int]) -> Tensor:
+        """Random numbers at a resolution, the largest by default; a tensor's first axis grows with the batch."""
+        first, *shape = self.shapes[max(self.shapes) if size is None else size]
+        shape = [first * batch, *shape]
+        if self.segments is not None:
+            shape[self.axis] = sum(segment.active(widths[segment.group]) for segment in self.segments)
+        return (
+            torch.randn(shape, dtype=self.dtype)
+            if self.dtype.is_floating_point
+            else torch.zeros(shape, dtype=self.dtype)
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """Nodes whose latency is measured as one.
+
+    Args:
+        nodes: In running order; every node that takes time is in one part.
+        body: These, and those that they need of nodes that take none: parameters, numbers, tuples of views.
+        inputs: The nodes that it takes tensors of, and what these are.
+        spec: Its sizes.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    body: tuple[fx.Node, ...]
+    inputs: Mapping[fx.Node, PartInput]
+    spec: PartSpec
+
+
+@dataclass(frozen=True)
+class RunnablePart:
+    """A part apart from the network.
+
+    Args:
+        graph: Takes the inputs in order.
+        modules: What it calls, by name.
+        inputs: The tensors.
+    """
+
+    graph: fx.Graph
+    modules: Mapping[str, Any]
+    inputs: tuple[PartInput, ...]
+
+
+def find_parts(
+    network: fx.GraphModule,
+    propagation: Propagation,
+    readers: Mapping[int, ShapeReader],
+    extents: Mapping[ChannelGroup, Extent],
+    runs_of: Mapping[str, Extent],
+    resolution: str | None,
+) -> list[Part]:
+    """Divide a network into parts: residual blocks and modules of a class that occurs repeatedly, the largest first.
+
+    A block is a part if all of it runs or none, and its widths, resolutions and depths have at most 50,000
+    combinations; else the blocks inside of it are looked at. What is in none is divided into single layers, each with
+    the norm, the activation and what else follows it.
+
+    Args:
+        network: The graph.
+        propagation: Its channels.
+        readers: Shapes at each resolution.
+        extents: Widths of all groups.
+        runs_of: Node name -> whether it runs, for those that can be skipped.
+        resolution: The dimension of the resolution; None if that is not searched.
+    """
+    finder = _PartFinder(network, propagation, readers, extents, runs_of, resolution)
+    return [finder.describe(nodes) for nodes in finder.divide()]
+
+
+def make_runnable(network: fx.GraphModule, part: Part) -> RunnablePart:
+    """Copy a part's nodes into a graph of its own."""
+    order = {node: number for number, node in enumerate(network.graph.nodes)}
+    nodes = [node for node in part.nodes if node in order]
+    body = _body_of(nodes, part.inputs, order)
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in part.inputs}
+    modules: dict[str, Any] = {}
+    for node in body:
+        copies[node] = graph.node_copy(node, lambda argument: copies[argument])
+        if node.op in ("call_module", "get_attr"):
+            owner, _, last = str(node.target).rpartition(".")
+            modules[str(node.target)] = getattr(network.get_submodule(owner), last)
+    inside = {node for node in body if node not in part.inputs}
+    results = [node for node in nodes if any(user not in inside for user in node.users)] or [nodes[-1]]
+    graph.output(tuple(copies[node] for node in results) if len(results) > 1 else copies[results[0]])
+    return RunnablePart(graph, modules, tuple(part.inputs.values()))
+
+
+def _body_of(
+    nodes: Sequence[fx.Node], inputs: Mapping[fx.Node, PartInput], order: Mapping[fx.Node, int]
+) -> list[fx.Node]:
+    """What computes nodes from inputs, in running order: partial operations among them, where there are some now."""
+    found: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in found and node not in inputs:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return sorted(found, key=order.__getitem__)
+
+
+class _PartFinder:
+    def __init__(
+        self,
+        network: fx.GraphModule,
+        propagation: Propagation,
+        readers: Mapping[int, ShapeReader],
+        extents: Mapping[ChannelGroup, Extent],
+        runs_of: Mapping[str, Extent],
+        resolution: str | None,
+    ) -> None:
+        self.network = network
+        self.modules = dict(network.named_modules())
+        self.propagation = propagation
+        self.readers = readers
+        self.extents = extents
+        self.runs_of = runs_of
+        self.resolution = resolution
+        self.largest = readers[max(readers)]
+        self.uses = {use.node: use for use in propagation.uses}
+        self.order = {node: number for number, node in enumerate(network.graph.nodes)}
+        self.nodes = [n for n in network.graph.nodes if n.op not in ("placeholder", "output") and not self._is_free(n)]
+
+    def _is_free(self, node: fx.Node) -> bool:
+        """Whether a node takes no time: a parameter, a number, a tuple of views."""
+        if node.op in ("call_function", "call_method"):
+            return self.largest.shapes[node.name] is None and not self.largest.macs[node.name]
+        return node.op == "get_attr"
+
+    # Dividing.
+
+    def divide(self) -> list[tuple[fx.Node, ...]]:
+        """The nodes of each part, in running order."""
+        part_of: dict[fx.Node, int] = {}
+        parts: list[list[fx.Node]] = []
+        for nodes in sorted(self._blocks(), key=len, reverse=True):
+            if not any(node in part_of for node in nodes) and self._can_be_measured(nodes):
+                part_of |= dict.fromkeys(nodes, len(parts))
+                parts.append(nodes)
+        blocks = len(parts)
+        for node in self.nodes:
+            if node in part_of:
+                continue
+            sources = [source for source in node.all_input_nodes if source in part_of]
+            before = max(sources, key=self.order.__getitem__, default=None)
+            home = len(parts)
+            if before is not None and not self._is_layer(node):
+                own = part_of[before]
+                in_block = own < blocks or self.runs_of.get(node.name) is not self._runs(parts[own])
+                if not in_block or self.largest.shapes[before.name] is None:  # an element of a tuple
+                    home = own
+            if home == len(parts):
+                parts.append([])
+            part_of[node] = home
+            parts[home].append(node)
+        return [tuple(own) for own in sorted(parts, key=lambda own: self.order[own[0]])]
+
+    def _blocks(self) -> Iterator[list[fx.Node]]:
+        """Residual blocks, and the nodes of modules whose class the network has several of."""
+        own = set(self.nodes)
+        for run in find_runs(self.network):
+            for block in run:
+                yield [node for node in block.nodes if node in own]
+        inside: dict[str, list[fx.Node]] = {}
+        classes: dict[str, type] = {}
+        for node in self.nodes:
+            for path, (_, cls) in node.meta.get("nn_module_stack", {}).items():
+                inside.setdefault(path, []).append(node)
+                classes[path] = cls
+        repeated = Counter(classes.values())
+        for path, nodes in inside.items():
+            if repeated[classes[path]] > 1 and not classes[path].__module__.startswith("torch.nn."):
+                yield nodes
+
+    def _can_be_measured(self, nodes: Sequence[fx.Node]) -> bool:
+        runs = self._runs(nodes)
+        if not any(map(self._is_layer, nodes)) or any(self.runs_of.get(node.name) is not runs for node in nodes):
+            return False
+        if any(self.largest.shapes[source.name] is None for source in self._sources(self._body(nodes))):
+            return False
+        widths = _Widths(self._layouts(nodes))
+        resolutions = len(self.readers) if self.resolution else 1
+        depths = 1 if runs is None else len(runs.values)
+        count = math.prod(len(self.extents[group].values) for group in widths.groups) * resolutions * depths
+        return count <= _MOST_COMBINATIONS and widths.is_linear
+
+    def _body(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
+        """Nodes and the free ones that they need, in running order."""
+        needed = set(nodes)
+        waiting = list(nodes)
+        while waiting:
+            free = {source for source in waiting.pop().all_input_nodes if self._is_free(source)} - needed
+            needed |= free
+            waiting += free
+        return tuple(sorted(needed, key=self.order.__getitem__))
+
+    def _sources(self, body: Sequence[fx.Node]) -> list[fx.Node]:
+        """What they take from others."""
+        inside = set(body)
+        return list(dict.fromkeys(source for node in body for source in node.all_input_nodes if source not in inside))
+
+    def _runs(self, nodes: Sequence[fx.Node]) -> Extent | None:
+        return self.runs_of.get(nodes[0].name)
+
+    def _is_layer(self, node: fx.Node) -> bool:
+        """Whether it has a part of its own, unless it is in a block's: what works, and concatenations."""
+        return self.largest.macs.get(node.name, 0) > 0 or node.target in (torch.cat, torch.concat)
+
+    # Describing.
+
+    def describe(self, nodes: tuple[fx.Node, ...]) -> Part:
+        """A part of nodes."""
+        body = self._body(nodes)
+        inputs = {source: self._input(source) for source in self._sources(body)}
+        widths = _Widths(self._layouts(nodes))
+        text = _Text(self.modules, self.uses, widths)
+        lines = text.lines(list(inputs), body)
+        lines += [text.channels(layout.segments) for layout in self._layouts(nodes)]
+        sides, shapes = [], []
+        for resolution in self.readers:
+            side = next((own.side(resolution) for own in inputs.values() if len(own.shapes[resolution]) > 2), 1)
+            sides.append(side)
+            shapes.append([text.shape(own, resolution, side) for own in inputs.values()])
+        is_same = shapes == shapes[:1] * len(shapes) and len(set(sides)) == 1
+        if is_same:
+            sides, shapes = sides[:1], shapes[:1]
+        name = self._class_name(nodes)
+        spec = PartSpec(
+            name=nodes[0].name,
+            kinds=tuple(f"{name}-{_digest([*own, *lines])}" for own in shapes),
+            in_size=Extent(None if is_same else self.resolution, np.array(sides)),
+            widths=tuple(self.extents[group] for group in widths.groups),
+            concatenated=tuple(self.extents[group] for group in widths.concatenated),
+            runs=self._runs(nodes),
+        )
+        return Part(nodes, body, inputs, spec)
+
+    def _layouts(self, nodes: Sequence[fx.Node]) -> list[Layout]:
+        """Channels of what nodes make, and of what layers take, in running order."""
+        found: list[Layout] = []
+        for node in nodes:
+            use = self.uses.get(node)
+            if use is not None:
+                found += [Layout(0, axis) for axis in (use.inputs, use.outputs) if axis is not None]
+            found += self._known(node)
+        return found
+
+    def _known(self, node: fx.Node) -> list[Layout]:
+        layout = self.propagation.layouts.get(node)
+        return [layout] if isinstance(layout, Layout) else []
+
+    def _input(self, node: fx.Node) -> PartInput:
+        shapes = {}
+        for size, reader in self.readers.items():
+            shape = reader.shapes[node.name]
+            assert shape is not None, node
+            shapes[size] = shape
+        dtype = self.largest.dtypes[node.name]
+        layouts = self._known(node)
+        return PartInput(shapes, dtype, layouts[0].axis, layouts[0].segments) if layouts else PartInput(shapes, dtype)
+
+    def _class_name(self, nodes: Sequence[fx.Node]) -> str:
+        """Of the innermost module around all nodes, or of the first layer."""
+        stacks = [list(node.meta.get("nn_module_stack", {}).values()) for node in nodes]
+        around = [level[0][1] for level in zip(*stacks, strict=False) if all(own == level[0] for own in level)]
+        own_classes = [cls for cls in around if not cls.__module__.startswith("torch.nn.")]
+        if own_classes and len(nodes) > 1:
+            return own_classes[-1].__name__
+        first = nodes[0]
+        module = self.modules.get(str(first.target)) if first.op == "call_module" else None
+        return type(module).__name__ if module is not None else getattr(first.target, "__name__", str(first.target))
+
+
+class _Widths:
+    """Which widths a part depends on.
+
+    Args:
+        layouts: Channels of its tensors, in running order.
+
+    Attributes:
+        groups: Searched groups that are a tensor of their own somewhere, in order.
+        concatenated: The groups, searched or not, of the concatenation in which further searched ones are; one that
+            occurs twice is there twice.
+        is_linear: Whether all concatenations have the same of these, so that their sum says enough.
+    """
+
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        parts = [list(layout.channels.groups) for layout in layouts]
+        alone = {own[0] for own in parts if len(own) == 1}
+        self.groups = list(dict.fromkeys(own[0] for own in parts if len(own) == 1 and own[0].frozen is None))
+        further = [own for own in parts if any(group.frozen is None and group not in alone for group in own)]
+        self.concatenated = [group for group in further[0] if group not in alone] if further else []
+        sums = [Counter(group for group in own if group.frozen is None and group not in alone) for own in further]
+        self.is_linear = all(own == sums[0] for own in sums)
+
+
+class _Text:
+    """What distinguishes the kinds of parts, as text: operations and settings, not names and widths that are searched.
+
+    Args:
+        modules: Of the network, by name.
+        uses: What works on channels.
+        widths: Of the part.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module], uses: Mapping[fx.Node, Use], widths: _Widths) -> None:
+        self.modules = modules
+        self.uses = uses
+        self.numbers = {group: f"g{number}" for number, group in enumerate(widths.groups)}
+
+    def lines(self, inputs: Sequence[fx.Node], nodes: Sequence[fx.Node]) -> list[str]:
+        """A line for each node."""
+        names = {node: f"@{number}" for number, node in enumerate(inputs)}
+        found = []
+        for number, node in enumerate(nodes):
+            operation = self._operation(node)
+            arguments: Any = fx.node.map_arg((node.args, node.kwargs), lambda argument: names[argument])
+            if operation in _REGULARISERS:  # how often they drop something does not matter here
+                arguments = [names[argument] for argument in node.all_input_nodes]
+            found.append(f"{node.op} {operation} {arguments!r}")
+            names[node] = f"%{number}"
+        return found
+
+    def channels(self, segments: Sequence[Segment]) -> str:
+        """Searched groups by number, others by width; those of which the sum says enough as a plus sign."""
+        found: list[str] = []
+        for segment in segments:
+            group = segment.group
+            own = str(group.size) if group.frozen is not None else self.numbers.get(group, "+")
+            found.append(f"{own}*{Fraction(segment.size, group.size)}")
+        if any(own.startswith("+") for own in found):
+            return "+".join(own for own in found if own.startswith("g")) + "+"
+        return ",".join(found)
+
+    def shape(self, own: PartInput, resolution: int, side: int) -> str:
+        """Of an input: its channels in the place of their number, the side as such."""
+        first, *shape = own.shapes[resolution]
+        found = [str(first), *("s" if length == side else str(length) for length in shape)]
+        if own.segments is not None:
+            found[own.axis] = self.channels(own.segments)
+        return f"{found} {own.dtype}"
+
+    def _operation(self, node: fx.Node) -> str:
+        if node.op == "call_module":
+            return self._settings(self.modules[str(node.target)], self.uses.get(node))
+        if node.op == "get_attr":
+            owner, _, last = str(node.target).rpartition(".")
+            value: Any = getattr(self.modules[owner], last)
+            use = self.uses.get(node)
+            shape = list(getattr(value, "shape", ()))
+            if use is not None:
+                shape[use.axis] = self.channels(use.outputs.segments)
+            return f"{type(value).__name__} {shape}"
+        return getattr(node.target, "__name__", str(node.target))
+
+    def _settings(self, module: nn.Module, use: Use | None) -> str:
+        name = type(module).__name__
+        if name in _REGULARISERS:
+            return name
+        tensors = [(key, own) for key, own in module.named_parameters()]
+        if use is None:
+            return f"{module!r} {[(key, *own.shape) for key, own in tensors]}"
+        names = [key for key, _ in tensors]
+        if isinstance(module, nn.Conv2d):
+            settings = (module.kernel_size, module.stride, module.padding, module.dilation, module.padding_mode)
+            group = module.in_channels // module.groups if use.kind == "grouped" else None
+            return f"{name} {use.kind} {settings} {group} {names}"
+        return f"{name} {use.kind} {names}"
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:_DIGITS]
