@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -193,9 +192,9 @@ def _used_from(
     """The groups that blocks which can be skipped have alone -> depth and its least value that keeps one of them."""
     runs: dict[ChannelGroup, list[Extent | None]] = {}
     for use in propagation.uses:
-        axes = [use.outputs, *use.parts] if use.inputs is None else [use.inputs, use.outputs, *use.parts]
-        for group in itertools.chain.from_iterable(axis.groups for axis in axes):
-            runs.setdefault(group, []).append(runs_of.get(use.node.name))
+        for axis in (use.inputs, use.outputs, *use.parts):
+            for group in () if axis is None else axis.groups:
+                runs.setdefault(group, []).append(runs_of.get(use.node.name))
     used_from = {}
     for group, own in runs.items():
         names = {None if run is None else run.dimension for run in own}

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from pss_razor.conversion.depth import find_runs
-from pss_razor.conversion.groups import ChannelGroup, Segment
-from pss_razor.conversion.propagate import Layout, Propagation, Use
+from pss_razor.conversion.groups import Axis, ChannelGroup
+from pss_razor.conversion.propagate import Propagation, Use
 from pss_razor.conversion.trace import REGULARISER_NAMES, ShapeReader
 from pss_razor.core.cost_graph import Extent, PartSpec
 
@@ -37,26 +36,27 @@ class PartInput:
         shapes: At each resolution, of one image and all channels.
         dtype: Its type.
         axis: The channel axis.
-        segments: Its channels; None where they are not known, and all are there.
+        channels: Its channels; None where they are not known, and all are there.
     """
 
     shapes: Mapping[int, tuple[int, ...]]
     dtype: torch.dtype
     axis: int = 0
-    segments: tuple[Segment, ...] | None = None
+    channels: Axis | None = None
 
     def side(self, size: int) -> int:
         """Of its feature map in pixels; of tokens, the root of their number."""
         shape = self.shapes[size]
-        axis = self.axis if self.segments is not None else 1
+        axis = self.axis if self.channels is not None else 1
         return math.isqrt(math.prod(length for number, length in enumerate(shape) if number not in (0, axis)))
 
     def make(self, size: int | None, batch: int, widths: Mapping[ChannelGroup, int]) -> Tensor:
         """Random numbers at a resolution, the largest by default; a tensor's first axis grows with the batch."""
         first, *shape = self.shapes[max(self.shapes) if size is None else size]
         shape = [first * batch, *shape]
-        if self.segments is not None:
-            shape[self.axis] = sum(segment.active(widths[segment.group]) for segment in self.segments)
+        if self.channels is not None:
+            active = (segment.active(np.array(widths[segment.group])) for segment in self.channels.segments)
+            shape[self.axis] = int(sum(active))
         return (
             torch.randn(shape, dtype=self.dtype)
             if self.dtype.is_floating_point
@@ -123,36 +123,29 @@ def find_parts(
 
 
 def make_runnable(network: fx.GraphModule, part: Part) -> RunnablePart:
-    """Copy a part's nodes into a graph of its own."""
-    order = {node: number for number, node in enumerate(network.graph.nodes)}
-    nodes = [node for node in part.nodes if node in order]
-    body = _body_of(nodes, part.inputs, order)
+    """Copy a part's nodes, and what operations on channels have been put before them, into a graph of its own."""
     graph = fx.Graph()
     copies = {node: graph.placeholder(node.name) for node in part.inputs}
     modules: dict[str, Any] = {}
-    for node in body:
+    left = [node for node in network.graph.nodes if node in set(part.nodes)]
+    for node in _closure(network, left, copies):
         copies[node] = graph.node_copy(node, lambda argument: copies[argument])
         if node.op in ("call_module", "get_attr"):
             owner, _, last = str(node.target).rpartition(".")
             modules[str(node.target)] = getattr(network.get_submodule(owner), last)
-    inside = {node for node in body if node not in part.inputs}
-    results = [node for node in nodes if any(user not in inside for user in node.users)] or [nodes[-1]]
+    results = [node for node in left if any(user not in copies for user in node.users)] or left[-1:]
     graph.output(tuple(copies[node] for node in results) if len(results) > 1 else copies[results[0]])
     return RunnablePart(graph, modules, tuple(part.inputs.values()))
 
 
-def _body_of(
-    nodes: Sequence[fx.Node], inputs: Mapping[fx.Node, PartInput], order: Mapping[fx.Node, int]
-) -> list[fx.Node]:
-    """What computes nodes from inputs, in running order: partial operations among them, where there are some now."""
-    found: set[fx.Node] = set()
-    waiting = list(nodes)
+def _closure(network: fx.GraphModule, nodes: Sequence[fx.Node], without: Container[fx.Node]) -> list[fx.Node]:
+    """Nodes, and all that they need but those in ``without``, in running order."""
+    needed, waiting = set(nodes), list(nodes)
     while waiting:
-        node = waiting.pop()
-        if node not in found and node not in inputs:
-            found.add(node)
-            waiting.extend(node.all_input_nodes)
-    return sorted(found, key=order.__getitem__)
+        new = {source for source in waiting.pop().all_input_nodes if source not in without} - needed
+        needed |= new
+        waiting += new
+    return [node for node in network.graph.nodes if node in needed]
 
 
 class _PartFinder:
@@ -173,7 +166,9 @@ class _PartFinder:
         self.runs_of = runs_of
         self.resolution = resolution
         self.largest = readers[max(readers)]
-        self.uses = {use.node: use for use in propagation.uses}
+        self.uses: dict[fx.Node, list[Use]] = {}
+        for use in propagation.uses:
+            self.uses.setdefault(use.node, []).append(use)
         self.order = {node: number for number, node in enumerate(network.graph.nodes)}
         self.nodes = [n for n in network.graph.nodes if n.op not in ("placeholder", "output") and not self._is_free(n)]
 
@@ -234,7 +229,7 @@ class _PartFinder:
             return False
         if any(self.largest.shapes[source.name] is None for source in self._sources(self._body(nodes))):
             return False
-        widths = _Widths(self._layouts(nodes))
+        widths = _Widths(self._axes(nodes))
         resolutions = len(self.readers) if self.resolution else 1
         depths = 1 if runs is None else len(runs.values)
         count = math.prod(len(self.extents[group].values) for group in widths.groups) * resolutions * depths
@@ -268,10 +263,10 @@ class _PartFinder:
         """A part of nodes."""
         body = self._body(nodes)
         inputs = {source: self._input(source) for source in self._sources(body)}
-        widths = _Widths(self._layouts(nodes))
+        widths = _Widths(self._axes(nodes))
         text = _Text(self.modules, self.uses, widths)
         lines = text.lines(list(inputs), body)
-        lines += [text.channels(layout.segments) for layout in self._layouts(nodes)]
+        lines += [text.channels(axis) for axis in self._axes(nodes)]
         sides, shapes = [], []
         for resolution in self.readers:
             side = next((own.side(resolution) for own in inputs.values() if len(own.shapes[resolution]) > 2), 1)
@@ -291,19 +286,14 @@ class _PartFinder:
         )
         return Part(nodes, body, inputs, spec)
 
-    def _layouts(self, nodes: Sequence[fx.Node]) -> list[Layout]:
-        """Channels of what nodes make, and of what layers take, in running order."""
-        found: list[Layout] = []
+    def _axes(self, nodes: Sequence[fx.Node]) -> list[Axis]:
+        """Channels of what nodes make, and of what works on channels, in running order."""
+        found: list[Axis | None] = []
         for node in nodes:
-            use = self.uses.get(node)
-            if use is not None:
-                found += [Layout(0, axis) for axis in (use.inputs, use.outputs) if axis is not None]
-            found += self._known(node)
-        return found
-
-    def _known(self, node: fx.Node) -> list[Layout]:
-        layout = self.propagation.layouts.get(node)
-        return [layout] if isinstance(layout, Layout) else []
+            for use in self.uses.get(node, ()):
+                found += [use.inputs, use.outputs, *use.parts]
+            found.append(self.propagation.layouts.get(node))
+        return [axis for axis in found if axis is not None]
 
     def _input(self, node: fx.Node) -> PartInput:
         shapes = {}
@@ -312,8 +302,8 @@ class _PartFinder:
             assert shape is not None, node
             shapes[size] = shape
         dtype = self.largest.dtypes[node.name]
-        layouts = self._known(node)
-        return PartInput(shapes, dtype, layouts[0].axis, layouts[0].segments) if layouts else PartInput(shapes, dtype)
+        channels = self.propagation.layouts.get(node)
+        return PartInput(shapes, dtype, self.propagation.positions.get(node, 0), channels)
 
     def _class_name(self, nodes: Sequence[fx.Node]) -> str:
         """Of the innermost module around all nodes, or of the first layer."""
@@ -331,7 +321,7 @@ class _Widths:
     """Which widths a part depends on.
 
     Args:
-        layouts: Channels of its tensors, in running order.
+        axes: Channels of its tensors, in running order.
 
     Attributes:
         groups: Searched groups that are a tensor of their own somewhere, in order.
@@ -340,8 +330,8 @@ class _Widths:
         is_linear: Whether all concatenations have the same of these, so that their sum says enough.
     """
 
-    def __init__(self, layouts: Sequence[Layout]) -> None:
-        parts = [list(layout.channels.groups) for layout in layouts]
+    def __init__(self, axes: Sequence[Axis]) -> None:
+        parts = [_members(axis) for axis in axes]
         alone = {own[0] for own in parts if len(own) == 1}
         self.groups = list(dict.fromkeys(own[0] for own in parts if len(own) == 1 and own[0].frozen is None))
         further = [own for own in parts if any(group.frozen is None and group not in alone for group in own)]
@@ -359,7 +349,9 @@ class _Text:
         widths: Of the part.
     """
 
-    def __init__(self, modules: Mapping[str, nn.Module], uses: Mapping[fx.Node, Use], widths: _Widths) -> None:
+    def __init__(
+        self, modules: Mapping[str, nn.Module], uses: Mapping[fx.Node, Sequence[Use]], widths: _Widths
+    ) -> None:
         self.modules = modules
         self.uses = uses
         self.numbers = {group: f"g{number}" for number, group in enumerate(widths.groups)}
@@ -377,13 +369,13 @@ class _Text:
             names[node] = f"%{number}"
         return found
 
-    def channels(self, segments: Sequence[Segment]) -> str:
+    def channels(self, axis: Axis) -> str:
         """Searched groups by number, others by width; those of which the sum says enough as a plus sign."""
         found: list[str] = []
-        for segment in segments:
+        for segment in axis.segments:
             group = segment.group
             own = str(group.size) if group.frozen is not None else self.numbers.get(group, "+")
-            found.append(f"{own}*{Fraction(segment.size, group.size)}")
+            found.append(f"{own}*{segment.size / group.size:g}")
         if any(own.startswith("+") for own in found):
             return "+".join(own for own in found if own.startswith("g")) + "+"
         return ",".join(found)
@@ -392,36 +384,44 @@ class _Text:
         """Of an input: its channels in the place of their number, the side as such."""
         first, *shape = own.shapes[resolution]
         found = [str(first), *("s" if length == side else str(length) for length in shape)]
-        if own.segments is not None:
-            found[own.axis] = self.channels(own.segments)
+        if own.channels is not None:
+            found[own.axis] = self.channels(own.channels)
         return f"{found} {own.dtype}"
 
     def _operation(self, node: fx.Node) -> str:
         if node.op == "call_module":
-            return self._settings(self.modules[str(node.target)], self.uses.get(node))
+            return self._settings(self.modules[str(node.target)], self.uses.get(node, ()))
         if node.op == "get_attr":
             owner, _, last = str(node.target).rpartition(".")
             value: Any = getattr(self.modules[owner], last)
-            use = self.uses.get(node)
             shape = list(getattr(value, "shape", ()))
-            if use is not None:
-                shape[use.axis] = self.channels(use.outputs.segments)
+            for use in self.uses.get(node, ()):
+                shape[use.axis] = self.channels(use.outputs)
             return f"{type(value).__name__} {shape}"
         return getattr(node.target, "__name__", str(node.target))
 
-    def _settings(self, module: nn.Module, use: Use | None) -> str:
+    def _settings(self, module: nn.Module, uses: Sequence[Use]) -> str:
         name = type(module).__name__
         if name in _REGULARISERS:
             return name
         tensors = [(key, own) for key, own in module.named_parameters()]
-        if use is None:
+        if not uses:
             return f"{module!r} {[(key, *own.shape) for key, own in tensors]}"
         names = [key for key, _ in tensors]
+        kinds = " ".join(use.kind for use in uses)
         if isinstance(module, nn.Conv2d):
             settings = (module.kernel_size, module.stride, module.padding, module.dilation, module.padding_mode)
-            group = module.in_channels // module.groups if use.kind == "grouped" else None
-            return f"{name} {use.kind} {settings} {group} {names}"
-        return f"{name} {use.kind} {names}"
+            group = module.in_channels // module.groups if module.groups > 1 else None
+            return f"{name} {kinds} {settings} {group} {names}"
+        return f"{name} {kinds} {names}"
+
+
+def _members(axis: Axis) -> list[ChannelGroup]:
+    """The groups of an axis; of a concatenation that has one several times, as often."""
+    segments = axis.segments
+    if len(segments) == 1:
+        return [segments[0].group]
+    return [own.group for own in segments for _ in range(max(round(own.size / own.group.size), 1))]
 
 
 def _digest(lines: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pss_razor.conversion.groups import Axis, ChannelGroup, Channels, Segment
+from pss_razor.conversion.groups import Axis, ChannelGroup, Channels
 from pss_razor.conversion.layers import BiasedLinear, ComputedConv2d
 from pss_razor.conversion.shapes import Shape, find_shuffle, match_axes, permutation
 from pss_razor.conversion.trace import REGULARISER_NAMES
@@ -96,26 +96,8 @@ class Use:
     is_repeated: bool = False
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The channels of a tensor.
-
-    Args:
-        axis: The channel axis, counted from the front.
-        channels: How it is made up.
-    """
-
-    axis: int
-    channels: Axis
-
-    @property
-    def segments(self) -> tuple[Segment, ...]:
-        """What each group has of it."""
-        return self.channels.segments
-
-
 @dataclass(frozen=True, eq=False)
-class _Layout:
+class Layout:
     """The channels of a tensor, before they are grouped.
 
     Args:
@@ -150,12 +132,14 @@ class Propagation:
     """What is known of a graph's channels.
 
     Args:
-        layouts: Node -> the channels of its value; None where nothing is known, or all channels stay.
+        layouts: Node -> the channel axis of its value; None where nothing is known, or all channels stay.
+        positions: Of these, which axis it is, counted from the front.
         uses: Parts that work on channels, in running order.
         groups: All groups, in running order.
     """
 
-    layouts: dict[Node, Layout | None]
+    layouts: dict[Node, Axis | None]
+    positions: dict[Node, int]
     uses: list[Use]
     groups: list[ChannelGroup]
 
@@ -199,7 +183,7 @@ class _Propagator:
         self.channels = Channels()
         self.layouts: dict[Node, Any] = {}
         self.uses: list[dict[str, Any]] = []
-        self.shuffles: dict[Node, tuple[_Layout, Node, np.ndarray]] = {}
+        self.shuffles: dict[Node, tuple[Layout, Node, np.ndarray]] = {}
         self.cuts: dict[Node, tuple[np.ndarray, int]] = {}
         self.constants: set[Node] = set()
         self.first_runs: dict[str, tuple[Node, np.ndarray, np.ndarray]] = {}
@@ -222,7 +206,7 @@ class _Propagator:
         """Group the channels."""
         wanted = [use[name] for use in self.uses for name in ("inputs", "outputs") if use.get(name) is not None]
         wanted += [part for use in self.uses for part in use.get("parts", ())]
-        known = {node: layout for node, layout in self.layouts.items() if isinstance(layout, _Layout)}
+        known = {node: layout for node, layout in self.layouts.items() if isinstance(layout, Layout)}
         groups, axes = self.channels.group([*wanted, *(layout.channels for layout in known.values())])
         found = iter(axes)
         axis_of = {id(own): next(found) for own in wanted}
@@ -231,9 +215,9 @@ class _Propagator:
             resolved = {name: axis_of[id(use[name])] for name in ("inputs", "outputs") if use.get(name) is not None}
             parts = tuple(axis_of[id(part)] for part in use.get("parts", ()))
             uses.append(Use(**{"inputs": None, **use, **resolved, "parts": parts}))
-        layouts: dict[Node, Layout | None] = dict.fromkeys(self.layouts)
-        layouts |= {node: Layout(known[node].axis, next(found)) for node in known}
-        return Propagation(layouts, uses, groups)
+        layouts: dict[Node, Axis | None] = dict.fromkeys(self.layouts)
+        positions = {node: layout.axis for node, layout in known.items()}
+        return Propagation(layouts | dict(zip(known, found, strict=True)), positions, uses, groups)
 
     # What a node does.
 
@@ -242,7 +226,7 @@ class _Propagator:
             layout, source, order = self.shuffles[node]
             channels = layout.channels[order]
             self._use(node, "shuffle", layout.channels, channels, axis=layout.axis, source=source, order=order)
-            return _Layout(layout.axis, channels)
+            return Layout(layout.axis, channels)
         match node.op:
             case "placeholder":
                 shape = self.shapes[node.name]
@@ -250,7 +234,7 @@ class _Propagator:
                     return None
                 channels = self.channels.new(shape[1], node.name)
                 self.channels.freeze(channels, "the images' channels")
-                return _Layout(1, channels)
+                return Layout(1, channels)
             case "output":
                 self._freeze(node.args, "the network's outputs")
                 return None
@@ -358,13 +342,13 @@ class _Propagator:
 
     # Layers.
 
-    def _conv(self, node: Node, conv: nn.Conv2d, layout: _Layout | None) -> _Layout:
+    def _conv(self, node: Node, conv: nn.Conv2d, layout: Layout | None) -> Layout:
         layout = self._known(layout, conv.in_channels, 1, node)
         if conv.groups == 1:
             return self._producer(node, "conv", layout, conv.out_channels, 1)
         if conv.groups == conv.in_channels == conv.out_channels:
             self._use(node, "grouped", layout.channels, layout.channels)
-            return _Layout(1, layout.channels)
+            return Layout(1, layout.channels)
         output = self.channels.new(conv.out_channels, str(node.target))
         inputs, outputs = (own.reshape(conv.groups, -1) for own in (layout.channels, output))
         choice = self._choose(node, layout.channels, 2 if conv.groups < conv.in_channels else 1)
@@ -375,9 +359,9 @@ class _Propagator:
             self.channels.tie(inputs.T)
             self.channels.tie(outputs.T)
             self._use(node, "conv", inputs[0], output)
-        return _Layout(1, output)
+        return Layout(1, output)
 
-    def _linear(self, node: Node, linear: nn.Linear, layout: _Layout | None) -> _Layout:
+    def _linear(self, node: Node, linear: nn.Linear, layout: Layout | None) -> Layout:
         axis = self._ndim(node) - 1
         layout = self._known(layout, linear.in_features, axis, node)
         output = self._producer(node, "linear", layout, linear.out_features, axis)
@@ -389,7 +373,7 @@ class _Propagator:
                 self.channels.freeze(output.channels, f"{self._describe(node)}: its bias depends on the images")
         return output
 
-    def _norm(self, node: Node, kind: str, layout: _Layout | None, axis: int) -> _Layout | None:
+    def _norm(self, node: Node, kind: str, layout: Layout | None, axis: int) -> Layout | None:
         if layout is None:
             return None  # stays whole
         if layout.axis != axis:
@@ -397,12 +381,12 @@ class _Propagator:
         self._use(node, kind, layout.channels, layout.channels)
         return layout
 
-    def _producer(self, node: Node, kind: str, layout: _Layout, channels: int, axis: int) -> _Layout:
+    def _producer(self, node: Node, kind: str, layout: Layout, channels: int, axis: int) -> Layout:
         output = self.channels.new(channels, str(node.target))
         self._use(node, kind, layout.channels, output)
-        return _Layout(axis, output)
+        return Layout(axis, output)
 
-    def _known(self, layout: _Layout | None, channels: int, axis: int, node: Node) -> _Layout:
+    def _known(self, layout: Layout | None, channels: int, axis: int, node: Node) -> Layout:
         """The layout if it fits; else what it touches is frozen and the input is channels of its own, frozen too."""
         if layout is not None and layout.axis == axis:
             assert layout.size == channels
@@ -410,11 +394,11 @@ class _Propagator:
         reason = f"the input of {node.target} is not made up of channels that are known"
         if layout is not None:
             self.channels.freeze(layout.channels, reason)
-        return _Layout(axis, self._unsearched(channels, f"{node.target} (input)", reason))
+        return Layout(axis, self._unsearched(channels, f"{node.target} (input)", reason))
 
     # Operations on values.
 
-    def _elementwise(self, node: Node) -> _Layout | None:
+    def _elementwise(self, node: Node) -> Layout | None:
         shape = self.shapes[node.name]
         assert shape is not None
         arguments = self._values(node)
@@ -426,12 +410,12 @@ class _Propagator:
             return None
         (behind,) = axes
         axis = len(shape) - behind
-        first: _Layout | None = None
+        first: Layout | None = None
         for own in known:
             layout = self._layout(own)
             assert layout is not None
             if first is None:
-                first = _Layout(axis, layout.channels)
+                first = Layout(axis, layout.channels)
             else:
                 self.channels.unite(first.channels, layout.channels)
         assert first is not None
@@ -453,14 +437,14 @@ class _Propagator:
         assert layout is not None
         return self._ndim(node) - layout.axis
 
-    def _constant(self, node: Node, constant: Node, layout: _Layout, axis: int) -> None:
+    def _constant(self, node: Node, constant: Node, layout: Layout, axis: int) -> None:
         """What depends on no image and meets channels: it is cut where they are."""
         if constant.op == "get_attr" and len(constant.users) == 1:
             self._use(constant, "parameter", None, layout.channels, axis=axis)
         else:
             self._use(node, "constant", None, layout.channels, axis=axis, source=constant)
 
-    def _cat(self, node: Node) -> _Layout | None:
+    def _cat(self, node: Node) -> Layout | None:
         tensors, axis = node.args[0], self._argument(node, 1, "dim", 0)
         if not isinstance(tensors, Sequence):
             return self._opaque(node)
@@ -478,10 +462,10 @@ class _Propagator:
                                  "channels are not known") if layout is None else layout.channels
                 for tensor, layout in zip(tensors, layouts, strict=True)
             ]  # fmt: skip
-            return _Layout(axis, np.concatenate(parts))
+            return Layout(axis, np.concatenate(parts))
         return self._alongside(node, tensors, channel_axis)
 
-    def _stack(self, node: Node) -> _Layout | None:
+    def _stack(self, node: Node) -> Layout | None:
         tensors, axis = node.args[0], self._argument(node, 1, "dim", 0) % self._ndim(node)
         known = [layout.axis for tensor in tensors if (layout := self._layout(tensor)) is not None]
         if not known:
@@ -489,11 +473,11 @@ class _Propagator:
         if len(set(known)) > 1:
             return self._opaque(node, "its tensors have their channels at other axes")
         layout = self._alongside(node, tensors, known[0])
-        return None if layout is None else _Layout(layout.axis + (axis <= layout.axis), layout.channels)
+        return None if layout is None else Layout(layout.axis + (axis <= layout.axis), layout.channels)
 
-    def _alongside(self, node: Node, tensors: Sequence[Node], axis: int) -> _Layout | None:
+    def _alongside(self, node: Node, tensors: Sequence[Node], axis: int) -> Layout | None:
         """Tensors that are joined at another axis have the same channels."""
-        first: _Layout | None = None
+        first: Layout | None = None
         for tensor in tensors:
             layout = self._layout(tensor)
             if layout is not None and first is None:
@@ -513,7 +497,7 @@ class _Propagator:
                                axis - self._ndim(node) + self._ndim(source))  # fmt: skip
         return first
 
-    def _along(self, node: Node) -> _Layout | None:
+    def _along(self, node: Node) -> Layout | None:
         """What works along axes that must not be the channels."""
         layout = self._layout(node.args[0])
         name = "dims" if "roll" in str(node.target) else "dim"
@@ -525,7 +509,7 @@ class _Propagator:
             return self._opaque(node)
         return layout
 
-    def _reduce(self, node: Node, name: str) -> _Layout | None:
+    def _reduce(self, node: Node, name: str) -> Layout | None:
         source = node.args[0]
         layout = self._layout(source)
         if layout is None:
@@ -541,17 +525,17 @@ class _Propagator:
             return None if name in _MEANS else self._opaque(node, "it takes channels together")
         if self._ndim(node) == ndim:
             return layout
-        return _Layout(layout.axis - sum(axis < layout.axis for axis in gone), layout.channels)
+        return Layout(layout.axis - sum(axis < layout.axis for axis in gone), layout.channels)
 
     # Operations on axes.
 
-    def _permute(self, node: Node) -> _Layout | None:
+    def _permute(self, node: Node) -> Layout | None:
         layout = self._layout(node.args[0])
         if layout is None:
             return None
-        return _Layout(list(permutation(node, self._ndim(node))).index(layout.axis), layout.channels)
+        return Layout(list(permutation(node, self._ndim(node))).index(layout.axis), layout.channels)
 
-    def _reshape(self, node: Node) -> _Layout | None:
+    def _reshape(self, node: Node) -> Layout | None:
         """Any change of shape: where the channels go is told by the shapes before and after."""
         source = node.args[0]
         layout = self._layout(source)
@@ -570,7 +554,7 @@ class _Propagator:
         old, new = next((old, new) for old, new in matches if layout.axis in old)
         large = [axis for axis in new if after[axis] > 1]
         if [axis for axis in old if before[axis] > 1] == [layout.axis] and len(large) == 1:
-            result = _Layout(large[0], layout.channels)
+            result = Layout(large[0], layout.channels)
         elif len(large) > 1 and math.prod(before[axis] for axis in old) == layout.size:
             shuffle = find_shuffle(node, layout.axis, self.shapes)
             if shuffle is not None:
@@ -580,7 +564,7 @@ class _Propagator:
         elif len(large) == 1 and 0 not in old:
             shape = [before[axis] if axis == layout.axis else 1 for axis in old]
             spread = np.broadcast_to(layout.channels.reshape(shape), [before[axis] for axis in old])
-            result = _Layout(large[0], spread.ravel())
+            result = Layout(large[0], spread.ravel())
         else:
             return self._opaque(node, "it mixes channels with the images or with several axes")
         name = "" if node.op == "call_module" else str(node.target)
@@ -614,14 +598,14 @@ class _Propagator:
         is_sum = isinstance(argument, fx.Node) and argument.target is operator.add and len(node.args) == 2
         return is_sum and argument.args[1] == (-1,) and not isinstance(self.layouts[argument], Count)
 
-    def _cut_along_one(self, node: Node, layout: _Layout, large: Sequence[int], after: Shape) -> _Layout:
+    def _cut_along_one(self, node: Node, layout: Layout, large: Sequence[int], after: Shape) -> Layout:
         """Where channels become several axes, those of one position of one axis come and go together."""
         candidates = [*large[-2:], *large[:-2]]
         axis = candidates[self._choose(node, layout.channels, len(candidates))]
         cut = layout.channels.reshape([after[own] for own in large])
         rows = np.moveaxis(cut, large.index(axis), 0).reshape(after[axis], -1)
         self.channels.tie(rows)
-        return _Layout(axis, rows[:, 0])
+        return Layout(axis, rows[:, 0])
 
     def _choose(self, node: Node, channels: np.ndarray, count: int) -> int:
         """Which of so many ways to cut channels is tried; a module's are cut the same way in all its runs."""
@@ -645,7 +629,7 @@ class _Propagator:
         ))  # fmt: skip
         return True
 
-    def _expand(self, node: Node) -> _Layout | None:
+    def _expand(self, node: Node) -> Layout | None:
         source = node.args[0]
         layout = self._layout(source)
         sizes = node.args[1:]
@@ -662,7 +646,7 @@ class _Propagator:
                 return self._opaque(node)
             sizes[axis] = -1
         node.args = (source, *sizes)
-        return None if layout is None or axis is None else _Layout(axis, layout.channels)
+        return None if layout is None or axis is None else Layout(axis, layout.channels)
 
     def _keep_size(self, node: Node, axis: int) -> None:
         """Let an expansion leave an axis as it is."""
@@ -687,7 +671,7 @@ class _Propagator:
             return (layout,) * len(sizes)  # all parts have all channels
         parts = tuple(np.split(layout.channels, np.cumsum(sizes)[:-1]))
         self._use(node, "split", layout.channels, layout.channels, axis=axis, parts=parts)
-        return tuple(_Layout(axis, part) for part in parts)
+        return tuple(Layout(axis, part) for part in parts)
 
     def _unbind(self, node: Node) -> Any:
         layout = self._layout(node.args[0])
@@ -696,9 +680,9 @@ class _Propagator:
         axis = self._argument(node, 1, "dim", 0) % self._ndim(node.args[0])
         if axis == layout.axis:
             return self._opaque(node, "it picks channels by number")
-        return (_Layout(layout.axis - (axis < layout.axis), layout.channels),) * self._size(node.args[0], axis)
+        return (Layout(layout.axis - (axis < layout.axis), layout.channels),) * self._size(node.args[0], axis)
 
-    def _pad(self, node: Node) -> _Layout | None:
+    def _pad(self, node: Node) -> Layout | None:
         """Axes besides the channels, from the last on, two numbers each."""
         layout = self._layout(node.args[0])
         if layout is None:
@@ -732,9 +716,9 @@ class _Propagator:
                 return self._pick(node, layout, indices, place, new_axis)
             axis += 1
             new_axis += not isinstance(own, int)
-        return _Layout(new_axis + layout.axis - axis, layout.channels)
+        return Layout(new_axis + layout.axis - axis, layout.channels)
 
-    def _pick(self, node: Node, layout: _Layout, indices: list[Any], place: int, new_axis: int) -> _Layout | None:
+    def _pick(self, node: Node, layout: Layout, indices: list[Any], place: int, new_axis: int) -> Layout | None:
         """A slice of the channels."""
         own = indices[place]
         bounds = (own.start, own.stop, own.step) if isinstance(own, slice) else (node,)
@@ -744,16 +728,16 @@ class _Propagator:
         if step != 1 or stop <= start:
             return self._opaque(node, "it picks channels by number")
         if (start, stop) == (0, layout.size):
-            return _Layout(new_axis, layout.channels)
+            return Layout(new_axis, layout.channels)
         parts = tuple(np.split(layout.channels, [start, stop]))
         rest = tuple(slice(None) if i == place else other for i, other in enumerate(indices))
         self._use(node, "slice", layout.channels, layout.channels, axis=layout.axis, source=node.args[0],
                   parts=tuple(part for part in parts if len(part)), index=int(start > 0), args=(rest,))  # fmt: skip
-        return _Layout(new_axis, parts[1])
+        return Layout(new_axis, parts[1])
 
     # Products.
 
-    def _matmul(self, node: Node) -> _Layout | None:
+    def _matmul(self, node: Node) -> Layout | None:
         first, second = node.args[:2]
         letters = "abcdefgh"
         rows, columns = self._ndim(first), self._ndim(second)
@@ -765,14 +749,14 @@ class _Propagator:
             batch + "xz",
         )  # fmt: skip
 
-    def _einsum(self, node: Node) -> _Layout | None:
+    def _einsum(self, node: Node) -> Layout | None:
         equation, *operands = node.args
         if not isinstance(equation, str) or "." in equation or "->" not in equation:
             return self._opaque(node)
         inputs, output = equation.replace(" ", "").split("->")
         return self._product(node, list(zip(operands, inputs.split(","), strict=True)), output)
 
-    def _attention(self, node: Node) -> _Layout | None:
+    def _attention(self, node: Node) -> Layout | None:
         batch = "abcdefgh"[: self._ndim(node) - 2]
         names = ("query", "key", "value")
         queries, keys, values = (self._argument(node, place, name, None) for place, name in enumerate(names))
@@ -784,13 +768,13 @@ class _Propagator:
             self.channels.tie(np.stack([first, second], axis=1))
             both = np.concatenate([first, third])
             self._use(node, "product", both, both)
-            return _Layout(self._ndim(node) - 1, third)
+            return Layout(self._ndim(node) - 1, third)
         if len(batch) + 1 in axes.values():
             return self._opaque(node, "not all sides have channels of each head")
         operands = [(queries, batch + "qd"), (keys, batch + "kd"), (values, batch + "kv"), *masks]
         return self._product(node, operands, batch + "qv")
 
-    def _product(self, node: Node, operands: Sequence[tuple[Node, str]], output: str) -> _Layout | None:
+    def _product(self, node: Node, operands: Sequence[tuple[Node, str]], output: str) -> Layout | None:
         """A sum of products over axes, named by letters: the channels must all be at one of them."""
         known = [(own, layout) for own, _ in operands if (layout := self._layout(own)) is not None]
         letters = {dict(operands)[own][layout.axis] for own, layout in known}
@@ -808,7 +792,7 @@ class _Propagator:
                     return self._opaque(node, "one side's channels are not known")
                 self._constant(node, operand, first, own.index(letter))
         self._use(node, "product", first.channels, first.channels)
-        return _Layout(output.index(letter), first.channels) if letter in output else None
+        return Layout(output.index(letter), first.channels) if letter in output else None
 
     # Helpers.
 
@@ -829,9 +813,9 @@ class _Propagator:
         self.channels.freeze(channels, reason)
         return channels
 
-    def _layout(self, value: Any) -> _Layout | None:
+    def _layout(self, value: Any) -> Layout | None:
         layout = self.layouts.get(value) if isinstance(value, fx.Node) else None
-        return layout if isinstance(layout, _Layout) else None
+        return layout if isinstance(layout, Layout) else None
 
     def _ndim(self, node: Node) -> int:
         return len(self.shapes[node.name] or ())
@@ -852,12 +836,12 @@ class _Propagator:
     def _tensors(self, node: Node) -> list[Node]:
         return [own for own in node.all_input_nodes if self.shapes.get(own.name) is not None or self.layouts[own]]
 
-    def _layouts_of(self, value: Any) -> Iterable[_Layout]:
+    def _layouts_of(self, value: Any) -> Iterable[Layout]:
         nodes: list[Node] = []
         fx.node.map_arg(value, nodes.append)
         for node in nodes:
             layout = self.layouts.get(node)
-            yield from (own for own in (layout if isinstance(layout, tuple) else [layout]) if isinstance(own, _Layout))
+            yield from (own for own in (layout if isinstance(layout, tuple) else [layout]) if isinstance(own, Layout))
 
     def _freeze(self, value: Any, reason: str) -> None:
         for layout in self._layouts_of(value):

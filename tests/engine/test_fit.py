@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 import pss_razor
 from pss_razor.core import CheckpointError, ConfigError, DataError
 from pss_razor.datasets import Digits
+from pss_razor.estimators import LatencyTable
 
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
@@ -136,6 +137,19 @@ class TestTraining:
     def test_several_metrics(self, tmp_path):
         trained = fit(tmp_path, metric=["params", "flops"], epochs=1)
         assert {metric for metric, _ in trained.pools} == {"params", "flops"}
+
+    def test_latency(self, tmp_path):
+        """Each part takes 2 us, so that a subnet's latency is the number of its parts that run."""
+        supernet = small_supernet()
+        LatencyTable(dict.fromkeys(supernet.graph.geometries, 2.0), "cpu", {}).save(tmp_path / "table.json")
+        options = dict(metric="latency_cpu", latency_table=tmp_path / "table.json", num_targets=2, epochs=1)
+        trained = fit(tmp_path / "work", supernet, **options)
+        entries = [entry for pool in trained.pools.values() for entry in pool]
+        assert {entry.subnet["depth0"] for entry in entries} == {1, 2}
+        blocks = {entry.subnet["depth0"]: entry.resource for entry in entries}
+        for entry in entries:
+            assert entry.resource == blocks[entry.subnet["depth0"]] and entry.resource % 2 == 0
+        assert blocks[1] < blocks[2]
 
     @pytest.mark.parametrize("schedule", ["cosine", "linear", None])
     def test_learning_rate(self, tmp_path, schedule):
@@ -354,7 +368,7 @@ class TestBadArguments:
 
 @pytest.mark.slow
 def test_two_processes(tmp_path):
-    """By torchrun, each with its own images: equal weights and results."""
+    """By torchrun, each with its own images: equal weights and results, which one process exports."""
     here = Path(__file__).parent
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*launcher, here / "two_processes_fit.py", tmp_path]
@@ -366,3 +380,7 @@ def test_two_processes(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(first["parameters"], second["parameters"], strict=True))
     assert first["accuracies"] == second["accuracies"]
     assert all(value * 60 / 100 == pytest.approx(round(value * 60 / 100), abs=1e-3) for value in first["accuracies"])
+    trained = fit(tmp_path / "work", supernet=small_supernet(seed=3), epochs=1, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(first["parameters"], trained.supernet.parameters(), strict=True))
+    measured = pss_razor.evaluate(trained, measured_loader(), top_k=1, calibration_batches=2)
+    assert len(pss_razor.export(measured, tmp_path / "out", formats=["torch"])) == len(measured.best) - 2
