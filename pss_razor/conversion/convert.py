@@ -40,7 +40,7 @@ from pss_razor.conversion.propagate import Propagation, Use, propagate
 from pss_razor.conversion.supernet import Supernet
 from pss_razor.conversion.trace import ShapeReader, evaluating, trace
 from pss_razor.core import ConfigError, Dimension, SearchSpace, width_choices
-from pss_razor.core.cost_graph import CostGraph, Extent, LayerSpec
+from pss_razor.core.cost_graph import Concatenation, CostGraph, Extent, LayerSpec
 
 _LAYERS: dict[str, type[PartialLayer]] = {
     "conv": PartialConv2d,
@@ -257,7 +257,7 @@ def _layers(
     extents: dict[ChannelGroup, Extent],
     runs_of: dict[str, Extent],
 ) -> tuple[LayerSpec, ...]:
-    """A layer with several segments is as many layers, since its costs add up."""
+    """A layer whose output has several segments is as many layers, since its costs add up."""
     modules = dict(network.named_modules())
     resolution = "resolution" if "resolution" in space.names else None
     one = Extent(None, np.array([1]))
@@ -320,11 +320,12 @@ def _layers(
                     for i, segment in enumerate(outputs)
                 ]  # fmt: skip
             else:
+                parts = tuple(map(channels, inputs))
+                joined = parts[0] if len(parts) == 1 else Concatenation(parts)
                 layers += [
-                    LayerSpec(f"{name}{i}_{j}", kind, kernel, has_bias and not i, channels(segment),
-                              channels(output), area, area, runs)
-                    for i, segment in enumerate(inputs) for j, output in enumerate(outputs)
-                ]  # fmt: skip
+                    LayerSpec(f"{name}{j}", kind, kernel, has_bias, joined, channels(output), area, area, runs)
+                    for j, output in enumerate(outputs)
+                ]
     layers += _unsearched(network, readers, sizes, resolution, searched, runs_of, propagation)
     layers += _final_pool(network, propagation, readers, sizes, resolution, channels)
     return tuple(layers)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pss_razor.conversion.groups import Axis
 from pss_razor.conversion.layers import ActiveChannels, Widths
+from pss_razor.static.static_parameter import StaticParameter
 
 
 class PartialOperation(nn.Module):
@@ -54,7 +55,10 @@ class PartialParameter(PartialOperation):
     def __init__(self, value: Tensor, axis: int, channels: ActiveChannels) -> None:
         super().__init__(axis, channels)
         self.outputs = channels
-        _hold(self, value)
+        if isinstance(value, nn.Parameter):
+            self.value = value
+        else:
+            self.register_buffer("value", value)
 
     def forward(self) -> Tensor:
         """The active part."""
@@ -66,30 +70,9 @@ class PartialParameter(PartialOperation):
 
     def to_static_op(self) -> nn.Module:
         """The active part as a module of its own."""
-        part = self.forward().detach().clone()
-        static = StaticParameter(nn.Parameter(part) if isinstance(self.value, nn.Parameter) else part)
+        part = self.forward().detach()
+        static = StaticParameter.of(nn.Parameter(part) if isinstance(self.value, nn.Parameter) else part)
         return static.train(self.training)
-
-
-class StaticParameter(nn.Module):
-    """A parameter as a module, for the graph that calls one."""
-
-    value: Tensor
-
-    def __init__(self, value: Tensor) -> None:
-        super().__init__()
-        _hold(self, value)
-
-    def forward(self) -> Tensor:
-        """The parameter."""
-        return self.value
-
-
-def _hold(module: nn.Module, value: Tensor) -> None:
-    if isinstance(value, nn.Parameter):
-        module.value = value
-    else:
-        module.register_buffer("value", value)
 
 
 class PartialIndex(PartialOperation):

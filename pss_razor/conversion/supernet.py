@@ -129,10 +129,8 @@ class Supernet(ActiveSubnetMixin, nn.Module):
         """Share of the largest subnet's FLOPs that is in layers of which a width, or whether they run, is searched."""
         full = {True: 0.0, False: 0.0}
         for layer in self.graph.layers:
-            sizes = (layer.in_channels, layer.out_channels)
-            is_searched = layer.runs is not None or any(extent.dimension is not None for extent in sizes)
             own = CostGraph(self.space, (layer,), ()).flops
-            full[is_searched] += float(own(self.space.encode([self.space.largest]))[0])
+            full[layer.is_searched] += float(own(self.space.encode([self.space.largest]))[0])
         return full[True] / max(sum(full.values()), 1e-12)
 
 

@@ -46,7 +46,7 @@ from pss_razor.core.sampling.tree_sampler import TreeSampler
 from pss_razor.core.scalars import is_number, is_scalar
 from pss_razor.core.space.active_subnet import ActiveSubnetMixin
 from pss_razor.core.space.constraint import Constraint, build_constraints, check_metrics
-from pss_razor.core.space.cost import AdditiveCost, CostTerm
+from pss_razor.core.space.cost import AdditiveCost, CostTerm, ProductTerm
 from pss_razor.core.space.search_space import Dimension, SearchSpace
 from pss_razor.core.space.subnet import Subnet
 from pss_razor.core.space.width import make_divisible, width_choices
@@ -87,6 +87,7 @@ __all__ = [
     "PrioritizedPool",
     "PrioritizedPools",
     "PrioritizedSubnetSampler",
+    "ProductTerm",
     "RangeSampler",
     "SearchSpace",
     "Subnet",

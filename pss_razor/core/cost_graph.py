@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pss_razor.core.space.cost import AdditiveCost, CostTerm
+from pss_razor.core.space.cost import AdditiveCost, CostTerm, ProductTerm
 from pss_razor.core.space.search_space import SearchSpace
 
 
@@ -25,6 +25,17 @@ class Extent:
 
     dimension: str | None
     values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """The channels of several tensors joined: a size that is a sum of sizes.
+
+    Args:
+        parts: What is added up.
+    """
+
+    parts: tuple[Extent, ...]
 
 
 @dataclass(frozen=True)
@@ -50,24 +61,42 @@ class LayerSpec:
     kind: str
     kernel_area: int
     has_bias: bool
-    in_channels: Extent
+    in_channels: Extent | Concatenation
     out_channels: Extent
     in_area: Extent
     out_area: Extent
     runs: Extent | None = None
 
-    def tabulate(self, space: SearchSpace, function: Callable[..., np.ndarray]) -> CostTerm:
-        """A function of the layer's sizes as a table over the search groups that govern it.
+    @property
+    def is_searched(self) -> bool:
+        """Whether a search group governs its channels, or whether it runs."""
+        inputs = self.in_channels.parts if isinstance(self.in_channels, Concatenation) else (self.in_channels,)
+        return self.runs is not None or any(size.dimension is not None for size in (*inputs, self.out_channels))
+
+    def tabulate(self, space: SearchSpace, function: Callable[..., np.ndarray]) -> list[CostTerm | ProductTerm]:
+        """A function of the layer's sizes as tables over the search groups that govern it, which add up to it.
 
         Args:
             space: The search space.
-            function: Called with int64 arrays ``in_channels, out_channels, in_area, out_area`` that broadcast.
+            function: Called with int64 arrays ``in_channels, out_channels, in_area, out_area`` that broadcast; a
+                straight line as a function of ``in_channels`` where they are a concatenation.
         """
-        names = ("in_channels", "out_channels", "in_area", "out_area")
-        sizes = {name: getattr(self, name) for name in names}
-        if self.runs is None:
-            return tabulate(space, sizes, function)
-        return tabulate(space, {**sizes, "runs": self.runs}, lambda runs, **sizes: runs * function(**sizes))
+        sizes = {"out_channels": self.out_channels, "in_area": self.in_area, "out_area": self.out_area}
+        if self.runs is not None:
+            sizes["runs"] = self.runs
+
+        def running(runs: np.ndarray | int = 1, **sizes: np.ndarray) -> np.ndarray:
+            return runs * function(**sizes)
+
+        if isinstance(self.in_channels, Extent):
+            return [tabulate(space, {"in_channels": self.in_channels, **sizes}, running)]
+        fixed = sum(int(part.values[0]) for part in self.in_channels.parts if part.dimension is None)
+        searched = tuple((part.dimension, part.values) for part in self.in_channels.parts if part.dimension is not None)
+        at_fixed, further = (
+            tabulate(space, {"in_channels": Extent(None, np.array([channels])), **sizes}, running)
+            for channels in (fixed, fixed + 1)
+        )
+        return [at_fixed, ProductTerm(searched, CostTerm(further.dimensions, further.table - at_fixed.table))]
 
 
 def multiply_accumulates(layer: LayerSpec, in_channels: np.ndarray, out_channels: np.ndarray, in_area: np.ndarray,
@@ -339,10 +368,11 @@ class CostGraph:
         arrays = [geometries for block in self.blocks for _, geometries in block.variants(self.space)]
         return list(dict.fromkeys(geometry for own in arrays for geometry in own.flat if geometry is not None))
 
-    def sum(self, function: Callable[[LayerSpec], CostTerm | None], scale: float = 1.0) -> AdditiveCost:
-        """Add up one term a layer; layers for which ``function`` returns None cost nothing."""
-        terms = [term for term in map(function, self.layers) if term is not None]
-        return AdditiveCost(self.space, terms, scale)
+    def sum(
+        self, function: Callable[[LayerSpec], Sequence[CostTerm | ProductTerm]], scale: float = 1.0
+    ) -> AdditiveCost:
+        """Add up the terms of all layers; those for which ``function`` returns none cost nothing."""
+        return AdditiveCost(self.space, [term for layer in self.layers for term in function(layer)], scale)
 
     @property
     def flops(self) -> AdditiveCost:
@@ -355,7 +385,7 @@ class CostGraph:
         return self._sum(count_parameters, {"pool", "product"})
 
     def _sum(self, count: Callable[..., np.ndarray], without: set[str]) -> AdditiveCost:
-        def term(layer: LayerSpec) -> CostTerm | None:
-            return None if layer.kind in without else layer.tabulate(self.space, partial(count, layer))
+        def terms(layer: LayerSpec) -> list[CostTerm | ProductTerm]:
+            return [] if layer.kind in without else layer.tabulate(self.space, partial(count, layer))
 
-        return self.sum(term, scale=1e-6)
+        return self.sum(terms, scale=1e-6)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from pss_razor.evaluation.one_pass import evaluate_in_one_pass, outside_test_loop
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
-from pss_razor.static import StaticNet
 
 
-def measure_networks(runner: Any, evaluator: PoolEvaluator, networks: Sequence[StaticNet]) -> list[dict[str, Any]]:
+def measure_networks(runner: Any, evaluator: PoolEvaluator, networks: Sequence[nn.Module]) -> list[dict[str, Any]]:
     """Evaluate networks on the test images, all in one pass.
 
     Args:

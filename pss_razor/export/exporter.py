@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import datetime
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,16 +26,19 @@ from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.evaluation.bn_calibration import set_bn_statistics
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 from pss_razor.export.formats import BUNDLE, FORMATS, Run, installed_versions
+from pss_razor.export.plain_network import PlainNetwork
 from pss_razor.export.preprocessing import describe_preprocessing
 from pss_razor.export.record import ExportRecord
+from pss_razor.models import ConvertedImageClassifier
 from pss_razor.models.static_subnet import WithoutResize
 from pss_razor.static import StaticNet, trace_static
+from pss_razor.static.trace import make_static
 
 BUNDLE_FILE = "bundle.safetensors"
 # Relative to the largest logit. The bundle runs the same operations as the static network.
 BUNDLE_MAX_PARITY_ERROR = FORMATS["torch"].max_parity_error
 # Networks -> the metrics of each.
-Measure = Callable[[Sequence[StaticNet]], list[dict[str, Any]]]
+Measure = Callable[[Sequence[nn.Module]], list[dict[str, Any]]]
 # Key of a network's accuracy in an export's record.
 _ACCURACY = "accuracy"
 # More images would take longer and show no more.
@@ -173,7 +177,7 @@ class _Exporter:
         bundle_record: ExportRecord | None,
     ) -> None:
         batch = next(iter(self.dataloader))
-        nets: dict[str, StaticNet] = {}
+        nets: dict[str, Any] = {}
         parts: dict[str, dict[str, Parts]] = {}
         expected: dict[str, Tensor] = {}
         rounding_errors: dict[str, float] = {}
@@ -192,7 +196,7 @@ class _Exporter:
                     set_bn_statistics(self.algorithm, rounded)
                     logits = self.algorithm(self.images, mode="tensor")
                     rounding_errors[name] = relative_error(logits, unrounded)
-                    net = trace_static(WithoutResize(self.algorithm.architecture), self._resolution(own))
+                    net = self._network(own)
                     for kind in todo[name]:
                         progress.set_postfix_str(f"{name}: {kind}")
                         error = self._write(kind, net, self.directory / name, logits)
@@ -201,7 +205,7 @@ class _Exporter:
                         progress.update()
                     if name in unmeasured or bundle_record is not None:
                         supernet = WithoutResize(self.algorithm.architecture)
-                        nets[name] = _share_weights(net, supernet.state_dict())
+                        nets[name] = _share_weights(net, supernet.state_dict()) if isinstance(net, StaticNet) else net
                         parts[name] = _list_parts(supernet)
                         expected[name] = logits
             if unmeasured:
@@ -226,7 +230,15 @@ class _Exporter:
                 bundle_record.add(BUNDLE, [BUNDLE_FILE], {"subnets": facts_of_subnets}, self._settings(BUNDLE))
                 progress.update()
 
-    def _measure(self, nets: Mapping[str, StaticNet], done: Mapping[str, ExportRecord]) -> None:
+    def _network(self, own: EvaluatedSubnet) -> StaticNet | PlainNetwork:
+        """The active subnet as a network of its own."""
+        network, resolution = WithoutResize(self.algorithm.architecture), self._resolution(own)
+        has_static_files = self.has_bundle or "torch" in self.formats
+        if not has_static_files and isinstance(self.algorithm.architecture, ConvertedImageClassifier):
+            return PlainNetwork(make_static(copy.deepcopy(network).eval()), resolution).requires_grad_(False)
+        return trace_static(network, resolution)
+
+    def _measure(self, nets: Mapping[str, nn.Module], done: Mapping[str, ExportRecord]) -> None:
         """Measure exported networks and record their accuracies."""
         assert self.measure is not None
         for name, metrics in zip(nets, self.measure(list(nets.values())), strict=True):
@@ -240,7 +252,7 @@ class _Exporter:
             return done.facts(_ACCURACY, self._settings(_ACCURACY))["accuracy"]  # type: ignore[index]
         return self.criterion.value(own.measured)
 
-    def _write(self, kind: str, net: StaticNet, folder: Path, expected: Tensor) -> float:
+    def _write(self, kind: str, net: Any, folder: Path, expected: Tensor) -> float:
         """Writes one format; returns its parity error."""
         export_format = FORMATS[kind]
         folder.mkdir(exist_ok=True)

@@ -33,7 +33,7 @@ _MAX_NAME_PARTS = 32
 _MAX_INTERPOLATIONS = 64
 
 _NODE_KEYS = {"name", "op", "target", "args", "kwargs"}
-_CONFIG_STRINGS = {"same", "valid", "zeros", "reflect", "replicate", "circular"}
+_CONFIG_STRINGS = {"same", "valid", "zeros", "reflect", "replicate", "circular", "none", "tanh"}
 
 
 class StaticNet(nn.Module):

@@ -15,6 +15,8 @@ from pss_razor.core import ExportError
 from pss_razor.static.static_net import FORMAT, StaticNet, show
 from pss_razor.static.whitelist import FUNCTIONS, METHODS, MODULE_ATTRIBUTES
 
+# What else there is for a network with other operations.
+_OTHERWISE = "of a converted network, the formats onnx and pt2 alone take any"
 _FUNCTION_NAMES = {function: name for name, function in FUNCTIONS.items()}
 
 # Classes that compute the same as the torch class in eval mode, by name because they may not be imported here. mmcv's
@@ -102,7 +104,7 @@ class _Tracer(torch.fx.Tracer):
             is_torch = type(m).__module__.startswith("torch.nn.modules") and not list(m.children())
             if isinstance(m, tuple(MODULE_ATTRIBUTES)) or is_torch:
                 names = ", ".join(cls.__name__ for cls in MODULE_ATTRIBUTES)
-                raise ExportError(f"{what} cannot be exported; use one of {names}")
+                raise ExportError(f"{what} cannot be exported; use one of {names} ({_OTHERWISE})")
             return False
         if m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m):
             raise ExportError(f"{what} has hooks or a replaced forward, which cannot be exported; remove them first")
@@ -182,9 +184,13 @@ def _encode_node(node: torch.fx.Node, leaves: dict[str, nn.Module]) -> dict[str,
         extra = {"type": cls.__name__, "config": {name: _setting(module, name) for name in MODULE_ATTRIBUTES[cls]}}
     elif op == "get_attr":
         name = str(target).removeprefix("model.")
-        raise ExportError(f"{where} uses the tensor {name} directly; weights must belong to a whitelisted module")
+        raise ExportError(
+            f"{where} uses the tensor {name} directly; weights must belong to a whitelisted module ({_OTHERWISE})"
+        )
     if target is None:
-        raise ExportError(f"{where} calls {show(node.target)}{tuple(args)!r:.80}, which cannot be exported")
+        raise ExportError(
+            f"{where} calls {show(node.target)}{tuple(args)!r:.80}, which cannot be exported ({_OTHERWISE})"
+        )
     if op == "output" and not isinstance(args[0], torch.fx.Node):
         raise ExportError(f"the model returns {type(args[0]).__name__}; it must return logits as one tensor")
     return {

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pss_razor.static.static_parameter import StaticParameter
+
 _CONV = (
     "in_channels",
     "out_channels",
@@ -26,7 +28,11 @@ _INPLACE = ("inplace",)
 MODULE_ATTRIBUTES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Conv2d: _CONV,
     nn.BatchNorm2d: ("num_features", "eps", "momentum", "affine", "track_running_stats"),
+    nn.LayerNorm: ("normalized_shape", "eps", "elementwise_affine", "bias"),
+    nn.GroupNorm: ("num_groups", "num_channels", "eps", "affine"),
     nn.Linear: ("in_features", "out_features", "bias"),
+    StaticParameter: ("shape", "is_learned"),
+    nn.GELU: ("approximate",),
     nn.ReLU: _INPLACE,
     nn.ReLU6: _INPLACE,
     nn.SiLU: _INPLACE,

@@ -27,6 +27,7 @@ import pool_evaluation  # noqa: E402
 import pool_simulation  # noqa: E402
 import pretrained_start  # noqa: E402
 import run_all  # noqa: E402
+import sampling  # noqa: E402
 import switching  # noqa: E402
 import training_step  # noqa: E402
 
@@ -194,6 +195,16 @@ def test_activation_latency_compares_the_activations_alone():
     expected = torch.relu(block[0](images))
     assert expected.max() > 6
     torch.testing.assert_close(other(images), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, runs", [("densenet121", 3), ("vit_b_16", 2)])
+def test_draws_of_converted_networks(name, runs):
+    found = figures(sampling.measure_converted, name=name, draws=20, rounds=1)
+    assert len(found) == 3 * runs
+    reached = [figure for figure in found.values() if figure.name.endswith("targets_reached")]
+    assert len(reached) == runs and all(figure.met for figure in reached)
+    assert all(figure.value > 0 for figure in found.values())
 
 
 class TestConversion:

@@ -13,8 +13,9 @@ import torchvision
 from small_network import small_supernet
 from torch import nn
 from torch.nn import functional as F
+from torchvision.models.convnext import CNBlockConfig
 
-from pss_razor.core import ConfigError
+from pss_razor.core import ConfigError, ExportError
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.deploy import load_subnet, read_manifest
 from pss_razor.deploy.bundle import load_bundle
@@ -148,6 +149,8 @@ class TestClassifier:
             assert torch.equal(classifier.eval()(images), network(images))
         static = trace_static(WithoutResize(classifier), 32)
         assert not any(isinstance(module, LeanReLU6) for module in static.modules())
+        supernet = classifier.backbone.supernet
+        assert not any(isinstance(module, LeanReLU6) for module in supernet.static(supernet.space.smallest).modules())
 
     def test_a_function_of_ones_own(self):
         config = dict(type="torchvision.models.resnet.resnet18", num_classes=2)
@@ -344,6 +347,30 @@ class TestTraining:
         assert sum(bool(subnet.parts) for subnet in bundled) >= len(chosen) - 1 >= 3
         for own, subnet in zip(chosen, bundled, strict=True):
             assert torch.equal(load_subnet(out / own.name)(images), subnet.net(images))
+
+    @pytest.mark.parametrize(("network", "formats"), [
+        (dict(type="torchvision.models.ConvNeXt", block_setting=[CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 2)]),
+         ["torch", "onnx", "bundle"]),
+        (dict(type="torchvision.models.ShuffleNetV2", stages_repeats=[2, 2, 2],
+              stages_out_channels=[16, 32, 48, 64, 64]), ["onnx", "pt2"]),
+    ], ids=["layer norms and scales", "shuffles"])  # fmt: skip
+    def test_exports_of_other_operations(self, network, formats, make_runner, tmp_path):
+        """A static network has layer norms and scales; ONNX and ``.pt2`` files have any operation."""
+        options = {"model.architecture.network": network | dict(_delete_=True, num_classes=10)}
+        options |= {"train_cfg.max_epochs": 1}
+        make_runner(tmp_path, options, TINY).train()
+        runner = make_runner(tmp_path, options | {"load_from": str(tmp_path / "epoch_1.pth")}, TINY)
+        runner.test()
+        chosen = [own for own in runner.test_loop.results if own.rank == 0]
+        evaluator = runner.test_loop.build_evaluator_of_pools()
+        entries = export_subnets(evaluator, chosen, runner.test_dataloader, tmp_path / "out", formats)
+        assert len(entries) == len(chosen) >= 3
+        for entry in entries:
+            assert entry["parity_errors"].keys() == set(formats)
+            assert all(error <= 1e-4 for error in entry["parity_errors"].values())
+        if "torch" not in formats:
+            with pytest.raises(ExportError, match="of a converted network, the formats onnx and pt2 alone take any"):
+                export_subnets(evaluator, chosen, runner.test_dataloader, tmp_path / "static", ["torch"])
 
     def test_averaged_weights_have_widths_of_their_own(self, algorithm):
         """EMA copies the algorithm; the copy's mutator switches the copy."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 
 import pytest
@@ -9,7 +10,8 @@ import torchvision
 from torch import nn
 
 from pss_razor.core import ExportError
-from pss_razor.static import trace_static
+from pss_razor.static import StaticNet, trace_static
+from pss_razor.static.static_parameter import StaticParameter
 
 
 def _randomize_statistics(model):
@@ -208,7 +210,7 @@ class TakesDtype(nn.Module):
     ("module", "message"),
     [
         (OwnForward(3, 4, 1), r"module 0 of type .*OwnForward cannot be exported; use one of Conv2d"),
-        (nn.GroupNorm(1, 3), r"module 0 of type torch\.nn\.modules\.normalization\.GroupNorm cannot be exported"),
+        (nn.InstanceNorm2d(3), r"module 0 of type torch\.nn\.modules\.instancenorm\.InstanceNorm2d cannot be exported"),
         (OwnParameter(), r"module 0 of type .*OwnParameter uses the tensor 0\.scale directly"),
         (ValueDependent(), r"module 0 of type .*ValueDependent cannot be traced"),
         (Counting(), r"module 0 of type .*Counting cannot be traced"),
@@ -250,3 +252,41 @@ def test_weights_that_are_not_finite(small_model):
     small_model.fc.bias.data[0] = float("nan")
     with pytest.raises(ExportError, match=r"'layers\.fc\.bias' has NaN"):
         trace_static(small_model, 16)
+
+
+class Scaled(nn.Module):
+    """What ConvNeXt has besides convs."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.group_norm = nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8)
+        self.norm, self.gelu, self.scale = nn.LayerNorm(8), nn.GELU("tanh"), StaticParameter((8, 1, 1))
+        self.fixed, self.fc = StaticParameter((8,), is_learned=False), nn.Linear(8, 4)
+
+    def forward(self, images):
+        x = self.group_norm(self.conv(images))
+        x = self.gelu(self.norm(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        return self.fc((self.scale() * x).mean((2, 3)) + self.fixed())
+
+
+def test_norms_and_parameters_without_a_layer():
+    torch.manual_seed(0)
+    model = Scaled().eval()
+    with torch.no_grad():
+        for tensor in [*model.parameters(), *model.buffers()]:
+            tensor.copy_(torch.randn(tensor.shape))
+    net = trace_static(model, 8)
+    images = torch.randn(2, 3, 8, 8)
+    assert torch.equal(net(images), model(images))
+    assert net.num_parameters == sum(parameter.numel() for parameter in model.parameters())
+    twin = StaticNet.from_tensors(json.loads(json.dumps(net.spec)), net.state_dict())
+    assert torch.equal(twin(images), net(images))
+
+
+@pytest.mark.parametrize("shape", [[2**19, 2**19], [-1], [8, 1], "8", [1.5]])
+def test_a_parameter_of_another_shape_is_refused(shape):
+    spec = json.loads(json.dumps((net := trace_static(Scaled().eval(), 8)).spec))
+    node = next(node for node in spec["nodes"] if node.get("type") == "StaticParameter")
+    node["config"]["shape"] = shape
+    with pytest.raises(ExportError):
+        StaticNet.from_tensors(spec, net.state_dict())

@@ -106,7 +106,10 @@ class BinnedSampler(ConditionalSampler):
         # Groups of one value add nothing but a constant.
         self._widths = [i for i, d in enumerate(space.dimensions) if d.kind != "resolution" and len(d.values) > 1]
         outer = [i for i, d in enumerate(space.dimensions) if d.kind == "resolution"]
-        self._outer = outer[0] if outer else None
+        # A resolution that makes no difference to the cost is a group like any other.
+        idle = [i for i in outer if all(i not in columns for columns, _ in self.cost.terms)]
+        self._outer = outer[0] if outer != idle else None
+        self._widths += idle
         self._outer_probabilities = (
             np.ones(1) if self._outer is None else np.asarray(space.dimensions[self._outer].probabilities)
         )
@@ -130,12 +133,13 @@ class BinnedSampler(ConditionalSampler):
 
     def _terms(self, outer: int, scale: float) -> list[tuple[tuple[int, ...], np.ndarray]]:
         """The cost's tables at one resolution, each with the positions of its axes among :attr:`_widths`."""
+        return [self._at(outer, columns, table * scale) for columns, table in self.cost.terms]
+
+    def _at(self, outer: int, columns: Sequence[int], table: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+        """A table over columns of the space at one resolution, with the positions of its axes among :attr:`_widths`."""
         place = {column: position for position, column in enumerate(self._widths)}
-        terms = []
-        for columns, table in self.cost.terms:
-            fixed = tuple(outer if c == self._outer else slice(None) if c in place else 0 for c in columns)
-            terms.append((tuple(place[c] for c in columns if c in place), np.asarray(table[fixed] * scale)))
-        return terms
+        fixed = tuple(outer if c == self._outer else slice(None) if c in place else 0 for c in columns)
+        return tuple(place[c] for c in columns if c in place), np.asarray(table[fixed])
 
     def _edges(self, index: int) -> tuple[float, float]:
         """Where a target begins and ends."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -23,7 +24,8 @@ class TreeDistribution(BinnedDistribution):
     The message of a bag tells, for every combination of its separator, the probability of each binned cost of
     everything that is eliminated up to it: its children's messages are convolved, shifted by the bag's own table, and
     averaged over the variable. Where there are several children, the convolutions of the first two, three, … are kept
-    too.
+    too. A derived variable without a table only renames rows: what its children have together is its message, of which
+    the rows are looked up.
 
     A draw begins with the bin of the whole and goes back through the messages: the values of a bag's separator and the
     bin of its subtree are known, so its variable is drawn by what its children can add up to, and then the bin is
@@ -35,9 +37,9 @@ class TreeDistribution(BinnedDistribution):
     the top it is the other way about: bins count what is missing to the most that a combination could cost.
 
     Args:
-        tree: The variables' tree decomposition.
+        tree: The variables' tree decomposition; derived variables are numbered after the others.
         terms: The tables, each with its variables.
-        probabilities: Probabilities of each variable's values.
+        probabilities: Probabilities of each variable's values, of those that are not derived.
         width: Width of a bin, in the unit of the tables.
         needed: Least and most cost about which the distribution is asked.
         from_top: Whether bins are counted from the top.
@@ -61,7 +63,7 @@ class TreeDistribution(BinnedDistribution):
             tables[holder] += tree.spread(table - table.min(), variables, tree.bags[holder].scope) / width
             constant += float(table.min())
             magnitude += float(np.abs(table).max())
-        tables = [table.reshape(-1, table.shape[-1]) for table in tables]
+        tables = [tree.choices(bag, table) for bag, table in zip(tree.bags, tables, strict=True)]
         steps = [np.rint(table) for table in tables]
         low, high = tree.extremes(tables)
         bounds = _turned((constant + low * width, constant + high * width), from_top)
@@ -71,7 +73,15 @@ class TreeDistribution(BinnedDistribution):
         self._bins = max(self.windows(*needed)[0][1] + 1, 0)
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
-            self._weights = [*probabilities, np.ones(1)]
+            # Of each bag's choices: their values (choices, variables), and weights.
+            self._values = [
+                np.indices([tree.sizes[variable] for variable in bag.variables]).reshape(len(bag.variables), -1).T
+                for bag in tree.bags
+            ]
+            weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
+            self._weights = [reduce(np.outer, [weights[v] for v in bag.variables]).ravel() for bag in tree.bags]
+            self._renamed: dict[int, np.ndarray] = {}
+            self._rename()
             numbers = self._collect([np.ones(len(weights)) for weights in self._weights])[0][-1]
             self._messages, self._joint = self._collect(self._weights)
             self.totals = np.concatenate((self._messages[-1], numbers))
@@ -88,13 +98,16 @@ class TreeDistribution(BinnedDistribution):
             constant += float(table.min())
         top = max((highest - constant) / width + len(tree.bags) + 1, 0)
         total, lengths = 0, [0] * len(tree.bags)
+        without_table = {position for position, height in enumerate(heights) if height == 1.0}
         for position, bag in enumerate(tree.bags):
             length = 1
             for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
                 length = math.ceil(min(length + lengths[child], top))
                 total += tree.count(scope) * length if place else 0
-            lengths[position] = math.ceil(min(length + heights[position], top))
-            total += tree.count(bag.separator) * lengths[position] + tree.count(bag.scope)
+            renames = tree.derived_of(bag) is not None and position in without_table
+            lengths[position] = math.ceil(min(length + (0 if renames else heights[position]), top))
+            kept = 1 if renames else lengths[position]
+            total += tree.count(bag.separator) * (kept + tree.count_choices(bag))
         return 8 * total
 
     def interval(self, low: float, high: float, finer: int = 1) -> tuple[float, float, float]:
@@ -124,26 +137,44 @@ class TreeDistribution(BinnedDistribution):
     def _collect(self, weights: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[list[np.ndarray]]]:
         """Messages (rows of the separator, bins) of all bags, and of each bag its first 1, 2, … children together."""
         tree, messages, joint = self.tree, list[np.ndarray](), list[list[np.ndarray]]()
-        for bag, step in zip(tree.bags, self.steps, strict=True):
+        for position, (bag, step) in enumerate(zip(tree.bags, self.steps, strict=True)):
             below = np.ones((1, 1))
             joint.append([])
             for place, (child, scope) in enumerate(zip(bag.children, bag.scopes, strict=True)):
                 message = messages[child]
                 if place:
-                    left, right = (tree.rows(s, scope) for s in (bag.scopes[place - 1], tree.bags[child].separator))
+                    left = self._joint_rows(position, place - 1, tree.rows(bag.scopes[place - 1], scope))
+                    right = self._message_rows(child, tree.rows(tree.bags[child].separator, scope))
                     below = _convolve(below, left, message, right, self._bins)
                 else:
                     below = message
                 joint[-1].append(below)
-            messages.append(
-                _eliminate(below, tree.message_rows(bag, bag.below), step, weights[bag.variable], self._bins)
-            )
+            if position not in self._renamed:
+                rows = self._joint_rows(position, -1, tree.message_rows(bag, bag.below))
+                below = _eliminate(below, rows, step, weights[position], self._bins)
+            messages.append(below)
         return messages, joint
+
+    def _rename(self) -> None:
+        """Of bags of derived variables without a table: for each row of the separator, the row of the message."""
+        for position, (bag, step) in enumerate(zip(self.tree.bags, self.steps, strict=True)):
+            if self.tree.derived_of(bag) is not None and not step.any():
+                rows = self.tree.message_rows(bag, bag.below)
+                self._renamed[position] = self._joint_rows(position, -1, rows).ravel()
+
+    def _message_rows(self, position: int, rows: np.ndarray) -> np.ndarray:
+        """Where rows over a bag's separator are in its message."""
+        return self._renamed[position][rows] if position in self._renamed else rows
+
+    def _joint_rows(self, position: int, place: int, rows: np.ndarray) -> np.ndarray:
+        """Where rows over a bag's scope of its first children are in what these have together."""
+        children = self.tree.bags[position].children
+        return self._message_rows(children[0], rows) if children and place in (0, -len(children)) else rows
 
     def _walk(self, totals: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
         """From the root down, one combination for each total bin (N,), drawn; all of them without a generator."""
         tree = self.tree
-        # The last column is the root's variable, whose only value is 0.
+        # Derived variables come after the others; the last column is the root's, whose only value is 0.
         values: np.ndarray = np.zeros((len(totals), len(tree.sizes)), dtype=np.int64)
         amounts: np.ndarray = np.zeros((len(totals), len(tree.bags)), dtype=np.int64)
         amounts[:, -1] = totals
@@ -152,28 +183,35 @@ class TreeDistribution(BinnedDistribution):
             kept, chosen = self._choose(position, values, amounts[:, position], generator)
             values, amounts = values[kept], amounts[kept]
             left = amounts[:, position] - self.steps[position][self._rows(bag.separator, values), chosen]
-            values[:, bag.variable] = chosen
+            derived = tree.derived_of(bag)
+            if derived is None:
+                values[:, bag.variables] = self._values[position][chosen]
+            else:
+                values[:, bag.variables[0]] = derived.values[tuple(values[:, derived.inputs].T)]
             for place in reversed(range(1, len(bag.children))):
                 kept, part = self._split(position, place, values, left, generator)
                 values, amounts, left = values[kept], amounts[kept], left[kept] - part
                 amounts[:, bag.children[place]] = part
             if bag.children:
                 amounts[:, bag.children[0]] = left
-        return values[:, :-1]
+        return values[:, : len(tree.sizes) - 1 - len(tree.derived)]
 
     def _choose(
         self, position: int, values: np.ndarray, amount: np.ndarray, generator: np.random.Generator | None
     ) -> tuple[np.ndarray | slice, np.ndarray]:
-        """A bag's variable, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
+        """A bag's choice, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
         bag, step, joint = self.tree.bags[position], self.steps[position], self._joint[position]
+        if step.shape[1] == 1:
+            return slice(None), np.zeros(len(values), dtype=np.int64)
         below = joint[-1] if joint else np.ones((1, 1))
-        stride = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True)).get(bag.variable, 0)
-        further = stride * np.arange(step.shape[1])
+        strides = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True))
+        further = self._values[position] @ [strides.get(variable, 0) for variable in bag.variables]
         rows, given = self._rows(bag.below, values), self._rows(bag.separator, values)
 
         def weigh(chunk: slice) -> np.ndarray:
-            possible = _look_up(below, rows[chunk, None] + further, amount[chunk, None] - step[given[chunk]])
-            return self._weights[bag.variable] * possible
+            own = self._joint_rows(position, -1, rows[chunk, None] + further)
+            possible = _look_up(below, own, amount[chunk, None] - step[given[chunk]])
+            return self._weights[position] * possible
 
         return _select(len(values), step.shape[1], weigh, generator)
 
@@ -183,8 +221,9 @@ class TreeDistribution(BinnedDistribution):
         """The bin of one child, given the bin (N,) of it and those before it together: as :func:`_select` has it."""
         bag = self.tree.bags[position]
         child = bag.children[place]
-        one, of_one = self._messages[child], self._rows(self.tree.bags[child].separator, values)
-        other, of_other = self._joint[position][place - 1], self._rows(bag.scopes[place - 1], values)
+        one, other = self._messages[child], self._joint[position][place - 1]
+        of_one = self._message_rows(child, self._rows(self.tree.bags[child].separator, values))
+        of_other = self._joint_rows(position, place - 1, self._rows(bag.scopes[place - 1], values))
         # Go through the bins of the shorter one.
         swap = one.shape[1] > other.shape[1]
         if swap:

@@ -64,11 +64,14 @@ def _to_onnx(module: nn.Module, inputs: tuple[Tensor, ...], names: list[str]) ->
     buffer = io.BytesIO()
     logger = logging.getLogger("torch.onnx")
     level = logger.level
+    fused_attention = torch.backends.mha.get_fastpath_enabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logger.setLevel(logging.ERROR)
+        torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no such operator
         try:
             torch.onnx.export(module, inputs, buffer, dynamo=False, opset_version=17, input_names=names)  # type: ignore[arg-type]
         finally:
             logger.setLevel(level)
+            torch.backends.mha.set_fastpath_enabled(fused_attention)
     return buffer.getvalue()

@@ -13,13 +13,14 @@ from pss_razor.core import (
     CostTerm,
     Dimension,
     EnumeratedSampler,
+    ProductTerm,
     SearchSpace,
     TreeSampler,
     UnreachableTargetError,
     build_conditional_sampler,
 )
 from pss_razor.core.sampling import binned_sampler, tree_sampler
-from pss_razor.core.sampling.bag_tree import BagTree
+from pss_razor.core.sampling.bag_tree import ROOT, BagTree, Derived
 
 # Which groups share a table, and how many values each has.
 NETWORKS = {
@@ -88,6 +89,61 @@ def is_drawn_from(draws, cost, constraint, target):
     return abs(statistic - freedom) <= 6 * np.sqrt(2 * freedom) + 6
 
 
+def dense_cost(layers=4, resolutions=1, seed=0, scale=1.0):
+    """A dense block: each layer's input is everything before it joined, seven channels that are not searched among it.
+
+    A depth switches the last layer off.
+
+    Also given is what it costs by hand, of rows of indices (N, D).
+    """
+    generator = np.random.default_rng(seed)
+    widths = {"stem": np.array([4, 6, 9]), "fixed": np.array([7])}
+    for i in range(layers):
+        widths |= {f"inner{i}": np.array([2, 3, 5]), f"out{i}": np.array([1, 3])}
+    dimensions = [
+        Dimension(name, "channels", tuple(values.tolist()), tuple(generator.dirichlet(np.full(len(values), 5.0))))
+        for name, values in widths.items()
+    ]
+    dimensions.append(Dimension("depth", "value", (0, 1)))
+    areas = (1 + np.arange(resolutions)) ** 2
+    if resolutions > 1:
+        dimensions.append(Dimension("resolution", "resolution", tuple(range(resolutions))))
+    space = SearchSpace(dimensions)
+    outer = ("resolution",) if resolutions > 1 else ()
+
+    def at_resolution(table):
+        return np.multiply.outer(table, areas) if resolutions > 1 else table
+
+    terms, joined = [], ["stem", "fixed"]
+    for i in range(layers):
+        inner, out, runs = f"inner{i}", f"out{i}", () if i < layers - 1 else ("depth",)
+        switch = np.array([0, 1]) if runs else np.array(1)
+        factor = at_resolution(np.multiply.outer(widths[inner], switch))
+        terms.append(ProductTerm(tuple((n, widths[n]) for n in joined), CostTerm((inner, *runs, *outer), factor)))
+        table = 3 * np.multiply.outer(np.multiply.outer(widths[inner], widths[out]), switch)
+        terms.append(CostTerm((inner, out, *runs, *outer), at_resolution(table)))
+        joined.append(out)
+
+    def by_hand(indices):
+        chosen = dict(zip(space.names, indices.T, strict=True))
+        size = {name: values[chosen[name]] for name, values in widths.items()}
+        total, total_width = np.zeros(len(indices)), size["stem"] + 7.0
+        for i in range(layers):
+            runs = chosen["depth"] if i == layers - 1 else 1
+            total += runs * size[f"inner{i}"] * (total_width + 3 * size[f"out{i}"])
+            total_width = total_width + size[f"out{i}"]
+        return scale * total * (areas[chosen["resolution"]] if resolutions > 1 else 1)
+
+    return AdditiveCost(space, terms, scale), by_hand
+
+
+@pytest.fixture
+def only_sums(monkeypatch):
+    """Costs are written with sums of widths even where they would be as small without."""
+    layouts = TreeSampler._layouts
+    monkeypatch.setattr(TreeSampler, "_layouts", lambda sampler: [*layouts(sampler)][-1:])
+
+
 @pytest.fixture
 def no_lists(monkeypatch):
     """Targets are drawn from by the tree however few subnets they have."""
@@ -133,6 +189,82 @@ def test_counts_are_those_of_enumeration(network, kind, scale):
         assert (constraint.nearest_target_index(cost(draws)) == constraint.targets.index(target)).all()
     with pytest.raises(UnreachableTargetError, match="no subnet has latency"):
         sampler.draw_many(sampler.unreachable_targets[0], 1, np.random.default_rng(0))
+
+
+class TestSums:
+    """Concatenations: the sum of their widths is a variable."""
+
+    @pytest.mark.parametrize("resolutions", [1, 3])
+    def test_every_target_has_the_exact_conditional_distribution(self, resolutions, only_sums, no_lists):
+        cost, by_hand = dense_cost(4, resolutions)
+        np.testing.assert_allclose(cost(cost.space.enumerate()), by_hand(cost.space.enumerate()), rtol=1e-12)
+        constraint = targets_between(cost, 5)
+        sampler, generator = TreeSampler(cost, constraint), np.random.default_rng(0)
+        assert len(sampler._layout.tree.derived) == 3
+        enumerated = EnumeratedSampler(cost, constraint)
+        assert sampler.reachable_targets == enumerated.reachable_targets
+        assert sampler.resource_range == pytest.approx(enumerated.resource_range, rel=1e-12)
+        assert len(sampler._listed) <= 1
+        for target in sampler.reachable_targets:
+            assert 1 <= sampler.count(target) <= enumerated.count(target)
+            draws, resources = sampler.draw_many(target, 30_000, generator)
+            np.testing.assert_allclose(resources, by_hand(draws), rtol=1e-12)
+            assert is_drawn_from(draws, cost, constraint, target), target
+
+    def test_counts_are_those_of_enumeration(self, only_sums):
+        cost, _ = dense_cost(3, 2, seed=1)
+        constraint = Constraint("flops", 0, 1200, 2)
+        sampler, enumerated = TreeSampler(cost, constraint), EnumeratedSampler(cost, constraint)
+        counts = [enumerated.count(target) for target in constraint.targets]
+        assert [sampler.count(target) for target in constraint.targets] == counts
+        assert 0 in counts and sum(counts) > 1000
+
+    @pytest.mark.parametrize("from_top", [False, True])
+    def test_ends_are_drawn_by_finer_bins(self, from_top, only_sums, no_lists, monkeypatch):
+        monkeypatch.setattr(tree_sampler, "MOST_LISTED", 0)
+        monkeypatch.setattr(tree_sampler, "_ENOUGH_ACCEPTED", 2.0)
+        cost, _ = dense_cost(4, 2, scale=0.1)
+        constraint = targets_between(cost, 12)
+        sampler = TreeSampler(cost, constraint)
+        target = sampler.reachable_targets[-4 if from_top else 1]
+        finer = sampler._finer[constraint.targets.index(target)]
+        assert any(d.from_top == from_top and d.width < sampler._width / 10 for d in finer)
+        assert is_drawn_from(sampler.draw_many(target, 20_000, np.random.default_rng(0))[0], cost, constraint, target)
+
+    def test_memory_is_told_before(self, only_sums):
+        cost, _ = dense_cost(4, 2)
+        sampler = TreeSampler(cost, targets_between(cost, 6))
+        arrays = {
+            id(a): a.nbytes
+            for d in sampler._made
+            for part in (d._messages, d.steps, [*d._renamed.values()], *d._joint)
+            for a in part
+        }
+        needed = sum(sampler._bytes(outer, sampler._width, sampler._needed) for outer in range(2))
+        assert sum(arrays.values()) <= needed <= 2 * sum(arrays.values())
+
+    def test_a_dense_block_of_twenty_layers(self):
+        """6e25 subnets, whose clique would be all outputs: every target is reached."""
+        cost, by_hand = dense_cost(20)
+        ends = cost(np.array([np.zeros(len(cost.space), int), np.array(cost.space.shape) - 1]))
+        constraint = Constraint.spread("flops", 20, max(ends[0], 1.0), ends[1])
+        sampler = build_conditional_sampler(cost, constraint)
+        assert sampler.reachable_targets == constraint.targets
+        for target in constraint.targets:
+            draws, _ = sampler.draw_many(target, 20, np.random.default_rng(0))
+            assert (np.abs(by_hand(draws) - target) <= constraint.step / 2).all()
+
+    def test_sums_are_left_out_where_they_take_more_memory(self):
+        """Two widths joined for one layer: a tree as it is, and a triangle with their sum."""
+        widths = np.arange(1, 41)
+        space = SearchSpace([Dimension(name, "channels", tuple(widths.tolist())) for name in "abcd"])
+        terms = [
+            ProductTerm((("a", widths), ("b", widths)), CostTerm(("c",), widths)),
+            CostTerm(("c", "d"), np.multiply.outer(widths, widths)),
+        ]
+        cost = AdditiveCost(space, terms)
+        assert len(cost.products) == 1
+        assert not TreeSampler(cost, Constraint("flops", 500, 4000, 500))._layout.tree.derived
 
 
 def test_a_listed_target_has_the_spaces_distribution():
@@ -204,7 +336,7 @@ class TestMemory:
     def test_too_large_a_clique_is_named(self):
         names = [f"branch{i}" for i in range(12)]
         space = SearchSpace([Dimension(name, "channels", tuple(range(9))) for name in ["lone", *names]])
-        terms = [CostTerm(pair, np.ones((9, 9)) * np.arange(9)) for pair in combinations(names, 2)]
+        terms = [CostTerm(pair, np.multiply.outer(np.arange(9), np.arange(9))) for pair in combinations(names, 2)]
         with pytest.raises(ConfigError, match=r"ties \['branch0', .*'branch11'\] together, 282429536481 combinations"):
             build_conditional_sampler(AdditiveCost(space, terms), Constraint("flops", 10, 500, 10))
 
@@ -262,7 +394,7 @@ class TestLargeSpaces:
 
     def test_more_subnets_than_can_be_counted_are_an_error(self):
         space = SearchSpace([Dimension(f"w{i}", "channels", tuple(range(10))) for i in range(301)])
-        terms = [CostTerm((f"w{i}", f"w{i - 2}"), np.ones((10, 10))) for i in range(2, 301)]
+        terms = [CostTerm((f"w{i}", f"w{i - 2}"), np.eye(10)) for i in range(2, 301)]
         with pytest.raises(ConfigError, match=r"10\^301 subnets, more than can be counted"):
             build_conditional_sampler(AdditiveCost(space, terms), Constraint("flops", 0, 300, 100))
 
@@ -329,4 +461,39 @@ def test_min_fill_keeps_cliques_small():
         bags = BagTree(sizes, scopes)
         assert max(len(bag.separator) + 1 for bag in bags.bags[:-1]) == most
         assert all(set(scope) <= set(bags.bags[bags.holder(scope)].scope) for scope in scopes)
-        assert sorted(child for bag in bags.bags for child in bag.children) == list(range(len(sizes)))
+        assert sorted(variable for bag in bags.bags for variable in bag.variables) == [ROOT, *range(len(sizes))]
+        assert sorted(child for bag in bags.bags for child in bag.children) == list(range(len(bags.bags) - 1))
+
+
+def test_leaves_take_their_siblings_messages():
+    """In a star there is nothing to convolve: each leaf has the next one's message."""
+    bags = BagTree([3] * 6, [(0, i) for i in range(1, 6)]).bags
+    assert max(len(bag.children) for bag in bags) == 1
+    for bag in bags:
+        assert all(set(bags[child].separator) <= set(bag.scope) for child in bag.children)
+
+
+def test_derived_variables_go_before_their_inputs():
+    total = np.add.outer(np.arange(3), np.arange(3))
+    derived = {3: Derived((0, 1), total), 4: Derived((3, 2), np.add.outer(np.arange(5), np.arange(3)))}
+    tree = BagTree([3, 3, 3, 5, 7], [(4,), (0, 2)], derived)
+    place = {variable: position for position, bag in enumerate(tree.bags) for variable in bag.variables}
+    assert place[4] < place[3] < min(place[0], place[1])
+    bag = tree.bags[place[4]]
+    assert {2, 3} <= set(bag.separator)
+    rows = tree.message_rows(bag, bag.scope)
+    assert rows.shape == (tree.count(bag.separator), 1)
+    chosen = np.unravel_index(rows.ravel(), [tree.sizes[variable] for variable in bag.scope])
+    value = dict(zip(bag.scope, chosen, strict=True))
+    np.testing.assert_array_equal(value[4], value[2] + value[3])
+
+
+def test_variables_that_depend_on_all_of_each_others_bags_are_eliminated_together():
+    """A clique is one bag; a chain is not, where that would take longer."""
+    clique = BagTree([3, 3, 3], [(0, 1, 2)])
+    assert [sorted(bag.variables) for bag in clique.bags[:-1]] == [[0, 1, 2]]
+    assert clique.bags[0].scope == clique.bags[0].variables and clique.count_choices(clique.bags[0]) == 27
+    chain = BagTree([3] * 5, [(i, i + 1) for i in range(4)])
+    # The last two have no others.
+    assert sorted(len(bag.variables) for bag in chain.bags[:-1]) == [1, 1, 1, 2]
+    assert max(len(bag.variables) for bag in BagTree([20, 20], [(0, 1)]).bags) == 1

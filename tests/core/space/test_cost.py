@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mbv2_by_hand import mbv2_cost, mbv2_space, reference_subnets
 
-from pss_razor.core import AdditiveCost, CostTerm, Dimension, SearchSpace
+from pss_razor.core import AdditiveCost, CostTerm, Dimension, ProductTerm, SearchSpace
 
 
 def make_space(shape):
@@ -125,3 +125,44 @@ def test_a_dimension_named_twice_means_the_diagonal():
     diagonal = CostTerm(("d1", "d1"), np.arange(9.0).reshape(3, 3))
     cost = AdditiveCost(space, [diagonal, CostTerm(space.names, np.ones(space.shape))])
     assert cost(space.enumerate()).tolist() == [1.0, 1.0, 5.0, 5.0, 9.0, 9.0] * 2
+
+
+class TestProducts:
+    """Sums of sizes times a table."""
+
+    def test_equal_the_sum_by_hand(self):
+        space = make_space((2, 3, 4))
+        sizes = (("d0", np.array([2, 5])), ("d2", np.array([1, 4, 6, 9])), ("d0", np.array([10, 20])))
+        factor = np.array([1.0, -2.0, 7.0])
+        cost = AdditiveCost(space, [ProductTerm(sizes, CostTerm(("d1",), factor)), CostTerm(("d1",), factor)], scale=2)
+        expected = [
+            2 * factor[b] * (1 + [2, 5][a] + [10, 20][a] + [1, 4, 6, 9][c]) for a, b, c in space.enumerate().tolist()
+        ]
+        assert cost(space.enumerate()).tolist() == expected
+        assert len(cost.products) == 1 and [columns for columns, _ in cost.other_terms] == [(1,)]
+
+    @pytest.mark.parametrize(
+        "summed, other",
+        [(["d0", "d0"], "d1"), (["d0", "one"], "d1"), (["d0", "d1"], "one"), (["d0", "d1"], "resolution")],
+    )
+    def test_are_kept_only_where_they_tie_groups(self, summed, other):
+        """Of a single group's sizes, or times a table over no group, they are tables like others."""
+        dimensions = [Dimension(name, "channels", (0, 1)) for name in ("d0", "d1")]
+        dimensions += [Dimension("one", "channels", (3,)), Dimension("resolution", "resolution", (32, 64))]
+        space = SearchSpace(dimensions)
+        sizes = tuple((name, 1 + np.arange(space.shape[space.position(name)])) for name in summed)
+        factor = CostTerm((other,), 5.0 + np.arange(space.shape[space.position(other)]))
+        cost = AdditiveCost(space, [ProductTerm(sizes, factor)])
+        assert cost.products == () and cost.other_terms is cost.terms
+        assert cost(np.array([[1, 1, 0, 0]]))[0] == sum(2 - (name == "one") for name in summed) * (5 + (other == "d1"))
+
+
+def test_dimensions_that_make_no_difference_are_dropped():
+    space = make_space((2, 3, 4))
+    table = np.broadcast_to(np.array([1.0, 2.0, 4.0])[None, :, None], (2, 3, 4))
+    sizes = (("d0", np.array([1, 2])), ("d1", np.array([1, 2, 3])))
+    factor = CostTerm(("d2", "d1"), np.broadcast_to(np.arange(4.0)[:, None], (4, 3)))
+    cost = AdditiveCost(space, [CostTerm(space.names, table), ProductTerm(sizes, factor)])
+    assert [columns for columns, _ in cost.other_terms] == [(1,)]
+    assert cost.products[0].factor.dimensions == ("d2",)
+    assert cost(np.array([[1, 2, 3]])).tolist() == [4 + 3 * 5]

@@ -380,12 +380,12 @@ def test_sum_of_terms_by_hand(imagenet_mbv2):
     """`CostGraph.sum` takes any function of a layer, here its number of output channels."""
     graph = imagenet_mbv2.cost_graph
 
-    def term(layer):
+    def terms(layer):
         if layer.kind != "depthwise":
-            return None
+            return []
         return layer.tabulate(graph.space, lambda out_channels, **_: out_channels)
 
-    cost = graph.sum(term, scale=0.5)
+    cost = graph.sum(terms, scale=0.5)
     assert isinstance(cost, AdditiveCost)
     row = graph.space.encode([graph.space.largest])
     blocks = [(32, 1), (16, 6), (24, 12), (32, 18), (64, 24), (96, 18), (160, 18)]  # width, expansion times blocks
@@ -394,7 +394,9 @@ def test_sum_of_terms_by_hand(imagenet_mbv2):
 
 def test_tabulate_orders_axes_as_the_space_does(imagenet_mbv2):
     layer = next(spec for spec in imagenet_mbv2.cost_graph.layers if spec.name == "backbone.layer6.0.conv.2.conv")
-    term = layer.tabulate(imagenet_mbv2.space, lambda in_channels, out_channels, **_: in_channels * 1000 + out_channels)
+    (term,) = layer.tabulate(
+        imagenet_mbv2.space, lambda in_channels, out_channels, **_: in_channels * 1000 + out_channels
+    )
     assert isinstance(term, CostTerm)
     assert set(term.dimensions) == {"stage5", "stage6", "resolution"}
     positions = [imagenet_mbv2.space.position(name) for name in term.dimensions]
