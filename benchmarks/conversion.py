@@ -129,21 +129,17 @@ def compare(supernet: Supernet, rows: np.ndarray, images: torch.Tensor) -> tuple
 
 def tabulate(results: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Lines of a table in Markdown."""
-    yield "| network | dimensions | FLOPs searched | smallest / largest FLOPs | seconds | not searched, and why |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "| network | dimensions | FLOPs searched | smallest / largest FLOPs | not searched, and why |"
+    yield "| --- | --- | --- | --- | --- |"
     for name, found in results.items():
         if "error" in found:
-            yield f"| {name} | | | | | {_shorten(found['error'])} |"
+            yield f"| {name} | - | - | - | {_shorten(found['error'])} |"
             continue
-        reasons = list(found["not_searched"].items())
-        reasons = [(reason, names) for reason, names in reasons if reason != "the network's outputs"]
-        why = "; ".join(f"{reason}: {names[0]}" for reason, names in reasons[:1])
-        more = sum(len(names) for _, names in reasons) - 1
-        why = _shorten(why) + (f" and {more} more" if more > 0 else "")
-        yield (
-            f"| {name} | {found['dimensions']} | {found['searched']:.1%} | {found['smallest']:.2f} | "
-            f"{found['seconds']:.1f} | {why} |"
-        )
+        reasons = {why: own for why, own in found["not_searched"].items() if why != "the network's outputs"}
+        first = next((f"{own[0]}: {why}" for why, own in reasons.items()), "")
+        more = sum(map(len, reasons.values())) - 1
+        text = _shorten(first) + (f" and {more} more" if more > 0 else "")
+        yield f"| {name} | {found['dimensions']} | {found['searched']:.0%} | {found['smallest']:.2f} | {text} |"
 
 
 def _shorten(text: str) -> str:

@@ -60,7 +60,7 @@ _NORMS = ("batch_norm", "layer_norm", "group_norm")
 # Of the largest logit: what is allowed where sums are in another order.
 _TOLERANCE = 1e-4
 # Images of the run whose shapes are looked at: no size that a network has else, so that it is told from them.
-_NUM_IMAGES = 7
+_NUM_IMAGES = 13
 
 
 def convert(
@@ -382,14 +382,14 @@ def _final_pool(
         is_pool = node.op == "call_module" and isinstance(modules[str(node.target)], nn.AdaptiveAvgPool2d)
         if is_pool or node.target is torch.nn.functional.adaptive_avg_pool2d:
             found = node
-    axis = None if found is None else propagation.layouts.get(found.args[0])
-    if found is None or axis is None:
+    layout = None if found is None else propagation.layouts.get(found.args[0])
+    if found is None or layout is None:
         return []
     shapes = [readers[size].shapes[found.args[0].name] for size in sizes]
     area = Extent(resolution, np.array([math.prod(shape[2:]) for shape in shapes if shape is not None]))
     return [
         LayerSpec(f"{found.name}{i}", "pool", 1, False, channels(segment), channels(segment), area, one)
-        for i, segment in enumerate(axis.segments)
+        for i, segment in enumerate(layout.segments)
     ]
 
 

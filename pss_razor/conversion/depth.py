@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -31,11 +32,21 @@ class Block:
 
 
 def find_runs(network: fx.GraphModule) -> list[list[Block]]:
-    """Blocks that follow each other directly, in running order; a block inside of another is no block."""
+    """Blocks that follow each other directly, in running order.
+
+    A block inside of another is no block, nor one with a layer that runs outside of it, too.
+    """
     order = {node: number for number, node in enumerate(network.graph.nodes)}
     modules = dict(network.named_modules())
     blocks = [block for node in network.graph.nodes if (block := _block(node, order, modules)) is not None]
-    outer = [b for b in blocks if not any(set(b.nodes) < set(other.nodes) for other in blocks)]
+    learned = {name for name, module in modules.items() if any(True for _ in module.parameters())}
+    calls = Counter(node.target for node in network.graph.nodes if node.op == "call_module")
+
+    def is_own(block: Block) -> bool:
+        own = Counter(node.target for node in block.nodes if node.op == "call_module" and node.target in learned)
+        return all(calls[target] == count for target, count in own.items())
+
+    outer = [b for b in blocks if not any(set(b.nodes) < set(other.nodes) for other in blocks) and is_own(b)]
     runs: list[list[Block]] = []
     for block in sorted(outer, key=lambda block: order[block.end]):
         if runs and runs[-1][-1].end is block.start and set(block.start.users) <= set(block.nodes):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,8 +42,8 @@ class Segment:
     group: ChannelGroup
     size: int
 
-    def active(self, widths: np.ndarray) -> np.ndarray:
-        """Positions that are active when the group has so many channels."""
+    def active(self, widths: Any) -> Any:
+        """Positions that are active when the group has so many channels, a number or an array."""
         return widths * self.size // self.group.size
 
 

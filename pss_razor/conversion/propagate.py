@@ -42,6 +42,15 @@ _ELEMENTWISE = {
     *("add", "iadd", "sub", "isub", "mul", "imul", "truediv", "itruediv", "div", "maximum", "minimum"),
     *("add_", "sub_", "mul_", "div_", "addcmul", "where"),
 }
+# Of them, those that work along the axes after the first two.
+_SPATIAL_MODULES = (
+    nn.Upsample, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.ZeroPad2d, nn.Dropout2d,
+)  # fmt: skip
+_SPATIAL_NAMES = ("pool", "interpolate")
+# Methods whose second tensor tells a type alone.
+_TYPES = {"to", "type_as"}
+# Ways to cut that are tried; the last is taken, since each is right.
+_MOST_ATTEMPTS = 12
 # Uses that are layers.
 _LAYERS = {"conv", "grouped", "linear", "batch_norm", "layer_norm", "group_norm"}
 # Functions of positions along other axes than the channels.
@@ -89,7 +98,7 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The channels of a tensor.
+    """The channels of a tensor, before they are grouped.
 
     Args:
         axis: The channel axis, counted from the front.
@@ -146,14 +155,15 @@ def propagate(network: fx.GraphModule, shapes: dict[str, Shape | None]) -> Propa
         shapes: Node name -> shape of its value, for a number of images that is no other size.
     """
     choices: dict[Node, int] = {}
-    while True:
+    for _ in range(_MOST_ATTEMPTS):
         propagator = _Propagator(network, shapes, choices)
         propagator.run()
         changed = propagator.next_choices()
         if not changed:
-            network.graph.eliminate_dead_code()  # what computed numbers that have been fixed
-            return propagator.result()
+            break
         choices |= changed
+    network.graph.eliminate_dead_code()  # what computed numbers that have been fixed
+    return propagator.result()
 
 
 class _Propagator:
@@ -238,7 +248,11 @@ class _Propagator:
         return self._visit_call(node, name)
 
     def _visit_module(self, node: Node, module: Any) -> Any:
-        layout = self._layout(node.args[0] if node.args else None)
+        if not node.args or len(self._values(node)) > 1 + isinstance(module, BiasedLinear):
+            return self._opaque(node)
+        layout = self._layout(node.args[0])
+        if isinstance(module, _SPATIAL_MODULES) and layout is not None and layout.axis != 1:
+            return self._opaque(node)
         if isinstance(module, _PASSING_MODULES) or type(module).__name__ in REGULARISER_NAMES:
             return layout
         if isinstance(module, nn.PReLU) and module.num_parameters == 1:
@@ -264,9 +278,14 @@ class _Propagator:
             return None
         if self.shapes[node.name] is None and name not in ("chunk", "split", "unbind"):
             return None if name in ("getitem", "getattr", *_SIZE_METHODS) else self._opaque(node)
+        if not node.args:
+            return self._opaque(node)
         is_passing = node.target in (_PASSING_METHODS if node.op == "call_method" else _PASSING_FUNCTIONS)
         if is_passing or name == "stochastic_depth":
-            return self._layout(node.args[0])
+            layout = self._layout(node.args[0])
+            if layout is not None and layout.axis != 1 and any(own in name for own in _SPATIAL_NAMES):
+                return self._opaque(node)
+            return layout if len(self._values(node)) == 1 or name in _TYPES else self._elementwise(node)
         if name in _ELEMENTWISE:
             return self._elementwise(node)
         if name in _RESHAPES:
@@ -382,13 +401,13 @@ class _Propagator:
     def _elementwise(self, node: Node) -> Layout | None:
         shape = self.shapes[node.name]
         assert shape is not None
-        arguments = [own for own in node.all_input_nodes if self.shapes.get(own.name) is not None]
+        arguments = self._values(node)
         known = [own for own in arguments if (layout := self._layout(own)) is not None and layout.size > 1]
         axes = {self._from_behind(own) for own in known}
         if len(axes) > 1:
             return self._opaque(node, "its operands have their channels at other axes")
         if not known:
-            return next((layout for own in arguments if (layout := self._layout(own)) is not None), None)
+            return None
         (behind,) = axes
         axis = len(shape) - behind
         first: Layout | None = None
@@ -548,7 +567,7 @@ class _Propagator:
             result = Layout(large[0], spread.ravel())
         else:
             return self._opaque(node, "it mixes channels with the images or with several axes")
-        name = str(node.target)
+        name = "" if node.op == "call_module" else str(node.target)
         like = self._like(node)
         if like is not None:
             other = self._layout(like)
@@ -709,8 +728,6 @@ class _Propagator:
         if step != 1 or stop <= start:
             return self._opaque(node, "it picks channels by number")
         if (start, stop) == (0, layout.size):
-            if own.stop is not None and own.stop < 0:
-                return self._opaque(node, "it picks channels by number")
             return Layout(new_axis, layout.channels)
         parts = tuple(np.split(layout.channels, [start, stop]))
         rest = tuple(slice(None) if i == place else other for i, other in enumerate(indices))
@@ -763,7 +780,7 @@ class _Propagator:
         letters = {dict(operands)[own][layout.axis] for own, layout in known}
         if not known:
             return None
-        if len(letters) > 1:
+        if len(letters) > 1 or len({layout.size for _, layout in known}) > 1:
             return self._opaque(node, "both sides have channels, at different axes")
         (letter,) = letters
         first = known[0][1]
@@ -809,7 +826,12 @@ class _Propagator:
         return shape[axis]
 
     def _argument(self, node: Node, place: int, name: str, default: Any) -> Any:
+        if name == "dim" and "axis" in node.kwargs:
+            return node.kwargs["axis"]
         return node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
+
+    def _values(self, node: Node) -> list[Node]:
+        return [own for own in node.all_input_nodes if self.shapes.get(own.name) is not None]
 
     def _tensors(self, node: Node) -> list[Node]:
         return [own for own in node.all_input_nodes if self.shapes.get(own.name) is not None or self.layouts[own]]

@@ -214,6 +214,11 @@ class TestConversion:
         found = conversion.examine(lambda: torchvision.models.squeezenet1_1(weights=None), 64, 2)
         assert found["dimensions"] == 25 and found["cost_error"] < 1e-12 and found["logit_error"] <= 1e-5
 
+    def test_the_table(self):
+        found = {"dimensions": 3, "searched": 0.5, "smallest": 0.25, "not_searched": {"roll": ["a", "b"], "x|y": ["c"]}}
+        lines = list(conversion.tabulate({"one": found, "two": {"error": "no"}}))
+        assert lines[2:] == ["| one | 3 | 50% | 0.25 | a: roll and 2 more |", "| two | - | - | - | no |"]
+
     def test_one_that_does_not(self):
         assert "nothing to search" in conversion.examine(torch.nn.Flatten, 8, 1).get("error", "")
 

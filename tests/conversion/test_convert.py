@@ -541,6 +541,12 @@ class TestDepth:
         supernet = convert(Net(body), torch.randn(2, 3, 8, 8))
         assert all(dimension.kind == "channels" for dimension in supernet.space.dimensions)
 
+    def test_a_block_whose_layer_runs_elsewhere_is_no_block(self):
+        shared = Residual(False)
+        body = nn.Sequential(*[Residual(False) for _ in range(3)], shared, nn.Tanh(), shared)
+        supernet = check(Net(body), torch.randn(2, 3, 8, 8))
+        assert supernet.space.dimensions[-1].values == (2, 3)
+
     def test_it_can_be_left_out(self):
         body = nn.Sequential(nn.ReLU(), *[Residual(True) for _ in range(4)])
         supernet = convert(Net(body), torch.randn(2, 3, 8, 8), depth=False)
