@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models.convnext import CNBlockConfig
 
+from pss_razor.conversion.layers import PartialConv2d
 from pss_razor.core import ConfigError, ExportError
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.deploy import load_subnet, read_manifest
@@ -371,6 +372,21 @@ class TestTraining:
         if "torch" not in formats:
             with pytest.raises(ExportError, match="of a converted network, the formats onnx and pt2 alone take any"):
                 export_subnets(evaluator, chosen, runner.test_dataloader, tmp_path / "static", ["torch"])
+
+    def test_mixed_precision(self, make_runner, tmp_path):
+        """Partial layers run in bfloat16, weights and losses stay float32."""
+        runner = make_runner(tmp_path, {"optim_wrapper.type": "CPUAmpOptimWrapper", "train_cfg.max_epochs": 1}, TINY)
+        types, losses = set(), []
+        conv = next(m for m in runner.model.modules() if isinstance(m, PartialConv2d))
+        conv.register_forward_hook(lambda module, inputs, output: types.add((module.training, output.dtype)))
+        step = runner.model.train_step
+        runner.model.train_step = lambda *args, **kwargs: losses.append(step(*args, **kwargs)) or losses[-1]
+        before = {name: parameter.clone() for name, parameter in runner.model.named_parameters()}
+        runner.train()
+        assert (True, torch.bfloat16) in types
+        assert len(losses) == 6 and all(torch.isfinite(torch.stack(list(own.values()))).all() for own in losses)
+        assert {parameter.dtype for parameter in runner.model.parameters()} == {torch.float32}
+        assert all(not torch.equal(before[name], p) for name, p in runner.model.named_parameters() if p.dim() == 4)
 
     def test_averaged_weights_have_widths_of_their_own(self, algorithm):
         """EMA copies the algorithm; the copy's mutator switches the copy."""
