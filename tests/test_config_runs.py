@@ -15,6 +15,7 @@ from pss_razor.registry import DATASETS
 from mmcls.structures import ClsDataSample
 from mmengine.registry import init_default_scope
 
+pytestmark = pytest.mark.usefixtures("stand_in_weights")
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PATHS = sorted(str(path.relative_to(CONFIGS)) for path in (*CONFIGS.glob("pss/*.py"), *CONFIGS.glob("baselines/*.py")))
 TWELVE = {f"pss/pss_{net}_{kind}.py" for net in ("mbv1", "mbv2", "r50") for kind in ("flops", "cpu", "gpu", "multi")}
@@ -77,7 +78,8 @@ def test_two_iterations(name, tmp_path, made_up_table):
                     del constraint[key]
                 constraint.num_targets = 17
     config.experiment_name = f"config_{PATHS.index(name)}"
-    classes = config.model.architecture.head.num_classes
+    architecture = config.model.architecture
+    classes = (architecture if "num_classes" in architecture else architecture.head).num_classes
     size = max(config.model.architecture.resolutions or [config.model.get("input_size")])
     # Maps of one pixel, as small images end in, need a batch for BN to make sense.
     batch_size = 16 if size <= 64 else 2

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from pss_razor.models.algorithms.pss import PSS
 from pss_razor.models.wrappers.portable_ddp import PortableDistributedDataParallel
 from pss_razor.registry import MODEL_WRAPPERS
 
@@ -30,8 +29,8 @@ class PSSDistributedDataParallel(PortableDistributedDataParallel):
         ``model_wrapper_cfg=dict(type='mmrazor.PSSDistributedDataParallel')``
     """
 
-    def __init__(self, module: PSS, device_ids: list[int] | None = None, **kwargs: Any) -> None:
-        kwargs.setdefault("find_unused_parameters", module.leaves_parameters_out)
+    def __init__(self, module: nn.Module, device_ids: list[int] | None = None, **kwargs: Any) -> None:
+        kwargs.setdefault("find_unused_parameters", getattr(module, "leaves_parameters_out", False))
         super().__init__(module, device_ids, **kwargs)
 
     def train_step(self, data: dict | tuple | list, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
