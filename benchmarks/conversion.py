@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pss_razor.conversion import Supernet, convert
-from pss_razor.core import ConfigError
+from pss_razor.core import ConfigError, Subnet
 from pss_razor.core.cost_graph import CostGraph
 
 # A small model of each of these families of timm, chosen by name.
@@ -84,7 +84,7 @@ def build_network(build: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
-def examine(build: Callable[[], nn.Module], size: int, subnets: int) -> dict[str, Any]:
+def examine(build: Callable[[], nn.Module], size: int, subnets: int, onnx_subnets: int = 0) -> dict[str, Any]:
     """Convert a network and compare; what is found."""
     try:
         model = build_network(build)
@@ -100,6 +100,8 @@ def examine(build: Callable[[], nn.Module], size: int, subnets: int) -> dict[str
     generator = np.random.default_rng(0)
     rows = generator.integers(np.array(space.shape), size=(subnets, len(space)))
     found["cost_error"], found["logit_error"] = compare(supernet, rows, images)
+    if onnx_subnets:
+        found["onnx_error"] = max(onnx_error(supernet, space.decode(row), images) for row in rows[:onnx_subnets])
     found["not_searched"] = {reason: names for reason, names in supernet.reasons.items() if "images" not in reason}
     return found
 
@@ -125,6 +127,19 @@ def compare(supernet: Supernet, rows: np.ndarray, images: torch.Tensor) -> tuple
         own = supernet.costs["flops"](row[None])[0] - pools(row[None])[0]
         cost_error = max(cost_error, abs(own / macs - 1), abs(supernet.costs["params"](row[None])[0] / params - 1))
     return cost_error, logit_error
+
+
+def onnx_error(supernet: Supernet, subnet: Subnet, images: torch.Tensor) -> float:
+    """Largest difference of logits between the supernet and a subnet's ONNX file, of the largest logit."""
+    import onnxruntime
+
+    from pss_razor.export.onnx_export import INPUT_NAME, to_onnx
+
+    session = onnxruntime.InferenceSession(to_onnx(supernet.static(subnet).eval(), images))
+    logits = torch.from_numpy(session.run(None, {INPUT_NAME: images.numpy()})[0])
+    with supernet.active(subnet), torch.no_grad():
+        expected = supernet(images)
+    return float((logits - expected).abs().max() / expected.abs().max())
 
 
 def tabulate(results: dict[str, dict[str, Any]]) -> Iterator[str]:
@@ -154,20 +169,21 @@ def main() -> None:
     parser.add_argument("--skip-larger", type=float, default=100.0, help="million parameters (default: 100)")
     parser.add_argument("--skip-smaller", type=float, default=0.0, help="million parameters (default: none)")
     parser.add_argument("--subnets", type=int, default=20, help="random subnets whose costs are compared (default: 20)")
+    parser.add_argument("--onnx", type=int, default=0, help="of these, so many as ONNX files (default: none)")
     parser.add_argument("--out", type=Path, help="all that is found, .json")
     parser.add_argument("--markdown", type=Path, help="the same as a table, a row a network")
     args = parser.parse_args()
     torch.set_num_threads(1)
     results: dict[str, dict[str, Any]] = {}
     for name, build, size in networks(args.source, args.skip_smaller, args.skip_larger):
-        found = results[name] = examine(build, size, args.subnets)
+        found = results[name] = examine(build, size, args.subnets, args.onnx)
         if "error" in found:
             print(f"{name}: {found['error'][:160]}", flush=True)
         else:
             print(
                 f"{name}: {found['dimensions']} dimensions, smallest {found['smallest']:.2f}, searched "
                 f"{found['searched']:.0%}, {found['seconds']:.2f} s, costs {found['cost_error']:.0e}, logits "
-                f"{found['logit_error']:.0e}",
+                f"{found['logit_error']:.0e}" + (f", ONNX {found['onnx_error']:.0e}" if args.onnx else ""),
                 flush=True,
             )
         if args.out is not None:
@@ -181,6 +197,8 @@ def main() -> None:
     seconds = [found["seconds"] for found in done]
     print(f"conversion_seconds_{args.source}: {statistics.median(seconds):.2f} s (worst {max(seconds):.2f})")
     print(f"worst_cost_error_{args.source}: {max(found['cost_error'] for found in done):.1e}")
+    if args.onnx:
+        print(f"worst_onnx_error_{args.source}: {max(found['onnx_error'] for found in done):.1e}")
     print(f"worst_logit_error_{args.source}: {max(found['logit_error'] for found in done):.1e}")
 
 
