@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from pss_razor.conversion.depth import Block, find_runs, isolate
 from pss_razor.conversion.groups import ChannelGroup, Segment
 from pss_razor.conversion.importance import Batch, check_sort, sort_channels
-from pss_razor.conversion.latency_parts import find_parts, make_runnable
+from pss_razor.conversion.latency_parts import PartFinder, make_runnable
 from pss_razor.conversion.layers import (
     ActiveChannels,
     ComputedConv2d,
@@ -133,11 +133,11 @@ def convert(
         raise ConfigError(f"{type(model).__name__} has nothing to search: {reasons}")
     space = SearchSpace(dimensions)
     resolution = "resolution" if resolutions is not None else None
-    latency_parts = find_parts(network, propagation, readers, extents, runs_of, resolution)
+    latency_parts = PartFinder(network, propagation, readers, extents, runs_of, resolution).find()
     blocks_of_latency = tuple(part.spec for part in latency_parts)
     graph = CostGraph(space, _layers(network, propagation, readers, sizes, space, extents, runs_of), blocks_of_latency)
     partial = _replace_layers(network, propagation)
-    runnable = {part.spec.name: make_runnable(network, part) for part in latency_parts}
+    runnable = make_runnable(network, latency_parts)
     if sort is not None:
         axes = [axis for module in partial for axis in module.axes()]
         norms = [axis for m in partial if isinstance(m, PartialBatchNorm) for axis in m.axes()[2:3]]

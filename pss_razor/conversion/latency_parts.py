@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +70,11 @@ class Part:
 
     Args:
         nodes: In running order; every node that takes time is in one part.
-        body: These, and those that they need of nodes that take none: parameters, numbers, tuples of views.
         inputs: The nodes that it takes tensors of, and what these are.
         spec: Its sizes.
     """
 
     nodes: tuple[fx.Node, ...]
-    body: tuple[fx.Node, ...]
     inputs: Mapping[fx.Node, PartInput]
     spec: PartSpec
 
@@ -96,15 +94,41 @@ class RunnablePart:
     inputs: tuple[PartInput, ...]
 
 
-def find_parts(
-    network: fx.GraphModule,
-    propagation: Propagation,
-    readers: Mapping[int, ShapeReader],
-    extents: Mapping[ChannelGroup, Extent],
-    runs_of: Mapping[str, Extent],
-    resolution: str | None,
-) -> list[Part]:
-    """Divide a network into parts: residual blocks and modules of a class that occurs repeatedly, the largest first.
+def make_runnable(network: fx.GraphModule, parts: Sequence[Part]) -> dict[str, RunnablePart]:
+    """Copy each part's nodes, and what operations on channels have been put before them, into a graph of its own."""
+    order = {node: number for number, node in enumerate(network.graph.nodes)}
+    return {part.spec.name: _make_runnable(network, part, order) for part in parts}
+
+
+def _make_runnable(network: fx.GraphModule, part: Part, order: Mapping[fx.Node, int]) -> RunnablePart:
+    graph = fx.Graph()
+    copies = {node: graph.placeholder(node.name) for node in part.inputs}
+    modules: dict[str, Any] = {}
+    left = [node for node in part.nodes if node in order]
+    for node in _closure(left, order, lambda source: source not in part.inputs):
+        copies[node] = graph.node_copy(node, lambda argument: copies[argument])
+        if node.op in ("call_module", "get_attr"):
+            owner, _, last = str(node.target).rpartition(".")
+            modules[str(node.target)] = getattr(network.get_submodule(owner), last)
+    results = [node for node in left if any(user not in copies for user in node.users)] or left[-1:]
+    graph.output(tuple(copies[node] for node in results) if len(results) > 1 else copies[results[0]])
+    return RunnablePart(graph, modules, tuple(part.inputs.values()))
+
+
+def _closure(
+    nodes: Sequence[fx.Node], order: Mapping[fx.Node, int], belongs: Callable[[fx.Node], bool]
+) -> tuple[fx.Node, ...]:
+    """Nodes, and all that belongs to what they need, in running order."""
+    needed, waiting = set(nodes), list(nodes)
+    while waiting:
+        new = {source for source in waiting.pop().all_input_nodes if belongs(source)} - needed
+        needed |= new
+        waiting += new
+    return tuple(sorted(needed, key=order.__getitem__))
+
+
+class PartFinder:
+    """Divides a network into parts: residual blocks and modules of a class that occurs repeatedly, the largest first.
 
     A block is a part if all of it runs or none, and its widths, resolutions and depths have at most 50,000
     combinations; else the blocks inside of it are looked at. What is in none is divided into single layers, each with
@@ -118,37 +142,7 @@ def find_parts(
         runs_of: Node name -> whether it runs, for those that can be skipped.
         resolution: The dimension of the resolution; None if that is not searched.
     """
-    finder = _PartFinder(network, propagation, readers, extents, runs_of, resolution)
-    return [finder.describe(nodes) for nodes in finder.divide()]
 
-
-def make_runnable(network: fx.GraphModule, part: Part) -> RunnablePart:
-    """Copy a part's nodes, and what operations on channels have been put before them, into a graph of its own."""
-    graph = fx.Graph()
-    copies = {node: graph.placeholder(node.name) for node in part.inputs}
-    modules: dict[str, Any] = {}
-    left = [node for node in network.graph.nodes if node in set(part.nodes)]
-    for node in _closure(network, left, copies):
-        copies[node] = graph.node_copy(node, lambda argument: copies[argument])
-        if node.op in ("call_module", "get_attr"):
-            owner, _, last = str(node.target).rpartition(".")
-            modules[str(node.target)] = getattr(network.get_submodule(owner), last)
-    results = [node for node in left if any(user not in copies for user in node.users)] or left[-1:]
-    graph.output(tuple(copies[node] for node in results) if len(results) > 1 else copies[results[0]])
-    return RunnablePart(graph, modules, tuple(part.inputs.values()))
-
-
-def _closure(network: fx.GraphModule, nodes: Sequence[fx.Node], without: Container[fx.Node]) -> list[fx.Node]:
-    """Nodes, and all that they need but those in ``without``, in running order."""
-    needed, waiting = set(nodes), list(nodes)
-    while waiting:
-        new = {source for source in waiting.pop().all_input_nodes if source not in without} - needed
-        needed |= new
-        waiting += new
-    return [node for node in network.graph.nodes if node in needed]
-
-
-class _PartFinder:
     def __init__(
         self,
         network: fx.GraphModule,
@@ -178,9 +172,13 @@ class _PartFinder:
             return self.largest.shapes[node.name] is None and not self.largest.macs[node.name]
         return node.op == "get_attr"
 
+    def find(self) -> list[Part]:
+        """The parts, in running order."""
+        return [self._describe(nodes) for nodes in self._divide()]
+
     # Dividing.
 
-    def divide(self) -> list[tuple[fx.Node, ...]]:
+    def _divide(self) -> list[tuple[fx.Node, ...]]:
         """The nodes of each part, in running order."""
         part_of: dict[fx.Node, int] = {}
         parts: list[list[fx.Node]] = []
@@ -236,14 +234,8 @@ class _PartFinder:
         return count <= _MOST_COMBINATIONS and widths.is_linear
 
     def _body(self, nodes: Sequence[fx.Node]) -> tuple[fx.Node, ...]:
-        """Nodes and the free ones that they need, in running order."""
-        needed = set(nodes)
-        waiting = list(nodes)
-        while waiting:
-            free = {source for source in waiting.pop().all_input_nodes if self._is_free(source)} - needed
-            needed |= free
-            waiting += free
-        return tuple(sorted(needed, key=self.order.__getitem__))
+        """Nodes and those that they need of nodes that take no time, in running order."""
+        return _closure(nodes, self.order, self._is_free)
 
     def _sources(self, body: Sequence[fx.Node]) -> list[fx.Node]:
         """What they take from others."""
@@ -259,7 +251,7 @@ class _PartFinder:
 
     # Describing.
 
-    def describe(self, nodes: tuple[fx.Node, ...]) -> Part:
+    def _describe(self, nodes: tuple[fx.Node, ...]) -> Part:
         """A part of nodes."""
         body = self._body(nodes)
         inputs = {source: self._input(source) for source in self._sources(body)}
@@ -284,7 +276,7 @@ class _PartFinder:
             concatenated=tuple(self.extents[group] for group in widths.concatenated),
             runs=self._runs(nodes),
         )
-        return Part(nodes, body, inputs, spec)
+        return Part(nodes, inputs, spec)
 
     def _axes(self, nodes: Sequence[fx.Node]) -> list[Axis]:
         """Channels of what nodes make, and of what works on channels, in running order."""

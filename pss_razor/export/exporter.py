@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import datetime
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -30,9 +29,8 @@ from pss_razor.export.plain_network import PlainNetwork
 from pss_razor.export.preprocessing import describe_preprocessing
 from pss_razor.export.record import ExportRecord
 from pss_razor.models import ConvertedImageClassifier
-from pss_razor.models.static_subnet import WithoutResize
+from pss_razor.models.static_subnet import WithoutResize, to_plain
 from pss_razor.static import StaticNet, trace_static
-from pss_razor.static.trace import make_static
 
 BUNDLE_FILE = "bundle.safetensors"
 # Relative to the largest logit. The bundle runs the same operations as the static network.
@@ -235,7 +233,7 @@ class _Exporter:
         network, resolution = WithoutResize(self.algorithm.architecture), self._resolution(own)
         has_static_files = self.has_bundle or "torch" in self.formats
         if not has_static_files and isinstance(self.algorithm.architecture, ConvertedImageClassifier):
-            return PlainNetwork(make_static(copy.deepcopy(network).eval()), resolution).requires_grad_(False)
+            return PlainNetwork(to_plain(network), resolution).requires_grad_(False)
         return trace_static(network, resolution)
 
     def _measure(self, nets: Mapping[str, nn.Module], done: Mapping[str, ExportRecord]) -> None:

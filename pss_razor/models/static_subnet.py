@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.core import ConfigError, Subnet
-from pss_razor.models import SubnetMutator
+from pss_razor.models import ConvertedImageClassifier, SubnetMutator
 from pss_razor.static import trace_static
 from pss_razor.static.trace import make_static
 
@@ -26,6 +26,11 @@ class WithoutResize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, 3, H, W)."""
         return self.head(self.neck(self.backbone(images)))
+
+
+def to_plain(network: nn.Module) -> nn.Module:
+    """A copy of the active subnet of a converted network with plain layers; a graph of torch.fx of any operations."""
+    return make_static(copy.deepcopy(network).eval())
 
 
 def static_subnet(
@@ -54,6 +59,5 @@ def static_subnet(
         raise ConfigError("the supernet has no resolutions to search; set model.input_size to the side of its images")
     with mutator.active(subnet):
         own = WithoutResize(supernet)
-        is_converted = hasattr(supernet, "static_part")
-        net = make_static(copy.deepcopy(own).eval()) if is_converted else trace_static(own, size)
+        net = to_plain(own) if isinstance(supernet, ConvertedImageClassifier) else trace_static(own, size)
     return net.to(device), torch.randn(batch, 3, size, size, device=device)

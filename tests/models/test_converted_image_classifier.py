@@ -331,16 +331,25 @@ class TestTraining:
             net = load_subnet(out / own.name)
             assert (net(images) - subnet.net(images)).abs().max() <= 1e-5
 
-    def test_a_network_of_concatenations_is_bundled(self, make_runner, tmp_path):
+    @pytest.fixture
+    def tested(self, make_runner, tmp_path):
+        """``tested(network)``: the runner of an epoch's training that has been tested, its evaluator, picks of pools."""
+
+        def run(network):
+            options = {"model.architecture.network": network | dict(_delete_=True, num_classes=10)}
+            options |= {"train_cfg.max_epochs": 1}
+            make_runner(tmp_path, options, TINY).train()
+            runner = make_runner(tmp_path, options | {"load_from": str(tmp_path / "epoch_1.pth")}, TINY)
+            runner.test()
+            chosen = [own for own in runner.test_loop.results if own.rank == 0]
+            return runner, runner.test_loop.build_evaluator_of_pools(), chosen
+
+        return run
+
+    def test_a_network_of_concatenations_is_bundled(self, tested, tmp_path):
         """Of most layers behind a concatenation, a subnet has no prefix of the weights."""
         network = dict(type="torchvision.models.DenseNet", growth_rate=16, block_config=(3, 2), num_init_features=32)
-        options = {"model.architecture.network": network | dict(_delete_=True, bn_size=2, num_classes=10)}
-        options |= {"train_cfg.max_epochs": 1}
-        make_runner(tmp_path, options, TINY).train()
-        runner = make_runner(tmp_path, options | {"load_from": str(tmp_path / "epoch_1.pth")}, TINY)
-        runner.test()
-        chosen = [own for own in runner.test_loop.results if own.rank == 0]
-        evaluator = runner.test_loop.build_evaluator_of_pools()
+        runner, evaluator, chosen = tested(network | dict(bn_size=2))
         out = tmp_path / "out"
         export_subnets(evaluator, chosen, runner.test_dataloader, out, ["torch", "onnx", "bundle"])
         images = torch.randn(2, 3, 32, 32)
@@ -355,15 +364,9 @@ class TestTraining:
         (dict(type="torchvision.models.ShuffleNetV2", stages_repeats=[2, 2, 2],
               stages_out_channels=[16, 32, 48, 64, 64]), ["onnx", "pt2"]),
     ], ids=["layer norms and scales", "shuffles"])  # fmt: skip
-    def test_exports_of_other_operations(self, network, formats, make_runner, tmp_path):
+    def test_exports_of_other_operations(self, network, formats, tested, tmp_path):
         """A static network has layer norms and scales; ONNX and ``.pt2`` files have any operation."""
-        options = {"model.architecture.network": network | dict(_delete_=True, num_classes=10)}
-        options |= {"train_cfg.max_epochs": 1}
-        make_runner(tmp_path, options, TINY).train()
-        runner = make_runner(tmp_path, options | {"load_from": str(tmp_path / "epoch_1.pth")}, TINY)
-        runner.test()
-        chosen = [own for own in runner.test_loop.results if own.rank == 0]
-        evaluator = runner.test_loop.build_evaluator_of_pools()
+        runner, evaluator, chosen = tested(network)
         entries = export_subnets(evaluator, chosen, runner.test_dataloader, tmp_path / "out", formats)
         assert len(entries) == len(chosen) >= 3
         for entry in entries:

@@ -102,8 +102,7 @@ class PSS(BaseAlgorithm):
                 f"model.teacher = 'original': a {type(self.architecture).__name__} starts from nothing, and has no "
                 "original; use architecture=dict(type='ConvertedImageClassifier', …), or teacher='largest'"
             )
-        with self.mutator.active(self.space.largest):
-            original = self.architecture.original_network().eval().requires_grad_(False)
+        original = self.architecture.original_network().eval().requires_grad_(False)
         return original.to(memory_format=torch.channels_last) if self.channels_last else original
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> PSS:

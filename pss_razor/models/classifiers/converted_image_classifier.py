@@ -76,11 +76,11 @@ class ConvertedImageClassifier(SlimmableImageClassifier):
         return self.backbone.supernet.summary()
 
     def original_network(self) -> nn.Module:
-        """The network that was converted, with tensors of its own, as its weights are now; the largest is active.
+        """The network that was converted, with tensors of its own, as its weights are now.
 
         Its input are images of the largest resolution, its output logits (N, classes).
         """
-        return self.backbone.supernet.static(self.backbone.supernet.active_subnet)
+        return self.backbone.supernet.static(self.backbone.supernet.space.largest)
 
     def cost_graph(self, space: SearchSpace) -> CostGraph:
         """The layers and parts of the network over a search space."""
