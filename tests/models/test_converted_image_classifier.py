@@ -333,7 +333,7 @@ class TestTraining:
 
     @pytest.fixture
     def tested(self, make_runner, tmp_path):
-        """``tested(network)``: the runner of an epoch's training that has been tested, its evaluator, picks of pools."""
+        """``tested(network)``: runner of an epoch's training, tested; its evaluator, picks of pools."""
 
         def run(network):
             options = {"model.architecture.network": network | dict(_delete_=True, num_classes=10)}
