@@ -36,6 +36,7 @@ from pss_razor.core.extras import check_extra
 from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
 from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
+from pss_razor.core.pss.rescoring import Rescoring, build_rescorings
 from pss_razor.core.pss.schedule import exponential_decay
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.core.sampling.chain_sampler import ChainSampler
@@ -89,6 +90,7 @@ __all__ = [
     "PrioritizedSubnetSampler",
     "ProductTerm",
     "RangeSampler",
+    "Rescoring",
     "SearchSpace",
     "Subnet",
     "SubnetSampler",
@@ -101,6 +103,7 @@ __all__ = [
     "best_of_pools",
     "build_conditional_sampler",
     "build_constraints",
+    "build_rescorings",
     "check_arch",
     "check_extra",
     "check_metrics",

@@ -47,6 +47,10 @@ class SubnetSamplerHook(Hook, ABC):
         """The subnet of an iteration; a method whose draws follow a schedule overrides this."""
         return self.sampler.draw()
 
+    def batch_scores(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The score of a step on this process' batch: minus the sampled subnet's cross-entropy."""
+        return outputs["score"]
+
     @property
     def sampler(self) -> SubnetSampler:
         """The sampler, from ``before_run`` on."""
@@ -111,7 +115,7 @@ class SubnetSamplerHook(Hook, ABC):
         The sampler reads it when it needs it, mostly some iterations later; reading it now would wait for the step.
         """
         assert self._draw is not None and outputs is not None
-        copy = HostCopy(torch.cat(all_gather(outputs["score"].reshape(1))))
+        copy = HostCopy(torch.cat(all_gather(self.batch_scores(outputs).reshape(1))))
         self.sampler.update(self._draw, lambda: fmean(copy.tolist()))
         self._draw = None
 

@@ -184,7 +184,7 @@ class PSS(BaseAlgorithm):
         forward = forward or self
         batch: Any = self.data_preprocessor(data, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        labels = _labels(samples)
+        labels = labels_of(samples)
 
         def logits_of(subnet: Subnet) -> Tensor:
             self.mutator.activate(subnet)
@@ -229,7 +229,7 @@ def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
-def _labels(samples: list) -> Tensor:
+def labels_of(samples: list) -> Tensor:
     """Labels (N,), or class probabilities (N, classes) where the preprocessor mixed the batch."""
     if "score" in samples[0].gt_label:
         return torch.stack([sample.gt_label.score for sample in samples])
