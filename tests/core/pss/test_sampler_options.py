@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 from test_prioritized_subnet_sampler import (
-    A,
-    B,
     FLOPS_TARGETS,
     P_A,
     P_B,
     P_R,
+    A,
+    B,
     R,
     conditional_by_hand,
     flops_by_hand,
@@ -100,7 +100,7 @@ def test_pools_that_do_not_learn_change_by_scoring_anew_alone():
     assert not any(len(pool) for pool in sampler.pools.values())
     to_score = sampler.to_score(fresh=3)
     cheapest = ("flops", 4)
-    sampler.rescore({key: {s: -1.0 for s in found} for key, found in to_score.items() if key != cheapest}, keep=2)
+    sampler.rescore({key: dict.fromkeys(found, -1.0) for key, found in to_score.items() if key != cheapest}, keep=2)
     assert all(len(pool) == min(2, len(to_score[key])) for key, pool in sampler.pools.items() if key != cheapest)
     for draw in train(sampler, 300, p_explore=0.0):
         assert draw.explored == (draw.target == 4)
@@ -153,7 +153,7 @@ def test_age_correction_compares_with_the_usual_score_of_the_time():
 
 
 def test_diverse_members_are_kept():
-    best, near, far = Subnet({"a": 1, "b": 1}), Subnet({"a": 1, "b": 2}), Subnet({"a": 2, "b": 2})
+    best, near, far = Subnet({"a": 1, "b": 1}), Subnet({"a": 1, "b": 2}), Subnet({"a": 2, "b": 3})
     kept = {}
     for min_distance in (0, 2):
         pool = PrioritizedPool(2, min_distance=min_distance)
