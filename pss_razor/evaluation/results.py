@@ -90,7 +90,17 @@ def describe_images(dataset: Any) -> str:
     """Which images a dataset has: its type, what its config says of the part, and how many."""
     parts = [
         f"{key}={value!r}"
-        for key in ("split", "fold", "num_splits", "test_mode", "data_root", "data_prefix", "ann_file", "_indices")
+        for key in (
+            "split",
+            "span",
+            "fold",
+            "num_splits",
+            "test_mode",
+            "data_root",
+            "data_prefix",
+            "ann_file",
+            "_indices",
+        )
         if (value := _setting(dataset, key)) not in (None, "", {})
     ]
     inner = getattr(dataset, "dataset", None)  # of a wrapper, such as mmcls.KFoldDataset
