@@ -12,7 +12,8 @@ from pss_razor.registry import HOOKS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 METHODS = ["usnet", "mutualnet", "uniform"]
-BASES = ["mbv1_flops", "mbv2_flops", "mbv2_flops_digits"]
+SMALL = ["digits", "fashion", "cifar10", "cifar100"]
+BASES = ["mbv1_flops", "mbv2_flops", *(f"mbv2_flops_{data}" for data in SMALL)]
 
 
 def test_there_are_configs():
