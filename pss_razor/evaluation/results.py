@@ -69,6 +69,7 @@ def write_results(loop: Any, subnets: Sequence[EvaluatedSubnet], path: Path) -> 
         "dataset": type(loop.dataloader.dataset).__name__,
         "num_classes": getattr(algorithm.architecture.head, "num_classes", None),
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
+        "training": loop.training_cost,
         "subnets": [_to_json(space, own) for own in subnets],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
