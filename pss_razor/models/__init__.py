@@ -2,7 +2,7 @@
 
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.models.activations import LeanReLU6
-from pss_razor.models.algorithms import PSS, Cream, CreamStep
+from pss_razor.models.algorithms import PSS, Cream, CreamStep, SubnetAlone
 from pss_razor.models.backbones import (
     ConvertedNetwork,
     CreamMobileNet,
@@ -48,6 +48,7 @@ __all__ = [
     "SlimmableResNet",
     "SmoothCrossEntropyLoss",
     "StaticShuffle",
+    "SubnetAlone",
     "SubnetMutator",
     "build_supernet",
     "connect",

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from pss_razor.engine.hooks.logging_interval import is_about_to_log
 from pss_razor.registry import HOOKS
 
-from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.hooks import RuntimeInfoHook
 from mmengine.runner import Runner
 
 
@@ -32,13 +33,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """Keep the outputs; read them where the logger is about to write."""
         if outputs is not None:
             self._unread.append(outputs)
-        interval = min((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), default=1)
-        if (
-            self.every_n_inner_iters(batch_idx, interval)
-            or self.every_n_train_iters(runner, interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-            or self.is_last_train_iter(runner)
-        ):
+        if is_about_to_log(self, runner, batch_idx):
             self._read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:

@@ -204,6 +204,7 @@ class PSS(BaseAlgorithm):
         optim_wrapper.backward(smallest_loss)
         optim_wrapper.step()
         optim_wrapper.zero_grad()
+        self.passes_of_step = [(self.space.largest, 3), (self.sampled_subnet, 3), (self.space.smallest, 3)]
         self.sampled_subnet = None
         metrics = {name: value for name, value in log_vars.items() if "loss" not in name}
         return {
