@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pss_razor.core.errors import CheckpointError
 from pss_razor.core.pss.pool import PrioritizedPools
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.core.sampling.conditional_sampler import ConditionalSampler
@@ -25,6 +26,10 @@ class PrioritizedSubnetSampler(SubnetSampler):
             it can be full.
         score_momentum: Weight of the old score when a subnet is visited again.
         seed: Seed of the draws; the same on all ranks.
+
+    Attributes:
+        pools: (metric, target) -> pool.
+        step: Draws so far; of a checkpoint of version 0.2, those since it was loaded.
     """
 
     _state_keys = ("pools", "generator")
@@ -43,6 +48,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
             (m, target): min(pool_size, self.conditional_samplers[m].count(target)) for m, target in self._keys
         }
         self.pools = PrioritizedPools(capacities, score_momentum)
+        self.step = 0
 
     def _build_conditional_sampler(self, cost: AdditiveCost, constraint: Constraint) -> ConditionalSampler:
         return build_conditional_sampler(cost, constraint)
@@ -57,6 +63,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
             p_explore: Probability of a new subnet from the search space.
             temperature: Temperature of the softmax over the pool's scores.
         """
+        self.step += 1
         metric, target = self._keys[self.generator.integers(len(self._keys))]
         pool = self.pools[metric, target]
         explore = self.generator.random() < p_explore or not pool.is_full
@@ -71,21 +78,31 @@ class PrioritizedSubnetSampler(SubnetSampler):
     def update(self, draw: Draw, score: Score) -> None:
         """Tell the pool how its subnet did on the batch (minus the cross-entropy)."""
         assert draw.metric is not None and draw.target is not None and draw.resource is not None
-        self.pools[draw.metric, draw.target].update(draw.subnet, score, draw.resource)
+        self.pools[draw.metric, draw.target].update(draw.subnet, score, draw.resource, self.step)
 
     def candidates(self, top_k: int) -> dict[tuple[str, float], list[tuple[Subnet, float | None]]]:
         """Each pool's ``top_k`` best by score; fewer where a pool has fewer."""
         return {key: [(entry.subnet, entry.score) for entry in pool.best(top_k)] for key, pool in self.pools.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able pools and random state."""
-        return {"pools": self.pools.state_dict(self.space), **super().state_dict()}
+        """JSON-able pools, their turnover, the number of draws, and random state."""
+        return {
+            "pools": self.pools.state_dict(self.space),
+            "turnover": self.pools.turnover_state(),
+            "step": self.step,
+            **super().state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what :meth:`state_dict` returned.
 
         Raises:
-            CheckpointError: The pools are of another space or other constraints.
+            CheckpointError: The pools are of another space or other constraints, or the state is damaged.
         """
         super().load_state_dict(state)
         self.pools.load_state_dict(self.space, state["pools"])
+        if "turnover" in state:  # version 0.2 saved neither this nor the step
+            self.pools.load_turnover_state(state["turnover"])
+        self.step = state.get("step", 0)
+        if type(self.step) is not int or self.step < 0:
+            raise CheckpointError(f"the number of draws in the checkpoint is {self.step!r:.50}")
