@@ -43,11 +43,12 @@ _RECORDED = ("score", "resource", "visits", "first_step", "last_step")
 
 @dataclass
 class Turnover:
-    """How many subnets came into a pool, and how many of these it dropped.
+    """How often a pool was visited, how many subnets came in, and how many of these it dropped.
 
     A newcomer with the lowest score of a full pool counts as both.
     """
 
+    visits: int = 0
     insertions: int = 0
     drops: int = 0
 
@@ -91,7 +92,7 @@ class PrioritizedPool:
 
     @property
     def turnover(self) -> Turnover:
-        """How many subnets came in and were dropped so far."""
+        """Visits, insertions and drops so far."""
         _ = self._entries  # counted when updates are applied
         return self._turnover
 
@@ -119,6 +120,7 @@ class PrioritizedPool:
     def _apply(self, subnet: Subnet, unread: Score, resource: float, step: int | None) -> None:
         score = float(unread() if callable(unread) else unread)  # numpy scalars are not JSON-able
         check_score(subnet, score)
+        self._turnover.visits += 1
         entry = self._up_to_date.get(subnet)
         if entry is None:
             self._up_to_date[subnet] = PoolEntry(subnet, score, resource, first_step=step, last_step=step)
@@ -148,7 +150,7 @@ class PrioritizedPool:
 
     def load_turnover(self, record: Mapping[str, Any]) -> None:
         """Replace the counts by saved ones."""
-        counts = [_check_count(record[key]) for key in ("insertions", "drops")]
+        counts = [_check_count(record[key]) for key in ("visits", "insertions", "drops")]
         if None in counts:
             raise ValueError(f"its counts are {counts}")
         self._turnover = Turnover(*counts)  # type: ignore[arg-type]

@@ -192,7 +192,7 @@ def test_records_without_steps_load():
 
 def test_turnover():
     pool = PrioritizedPool(2)
-    assert pool.turnover == Turnover(0, 0)
+    assert pool.turnover == Turnover(0, 0, 0)
     rng = np.random.default_rng(0)
     came, known = 0, set()
     for step in range(300):
@@ -200,14 +200,14 @@ def test_turnover():
         came += chosen not in known
         pool.update(chosen, rng.normal(), 0.0, step)
         known = {entry.subnet for entry in pool}
-    assert pool.turnover == Turnover(came, came - 2) and came > 50
+    assert pool.turnover == Turnover(300, came, came - 2) and came > 50
 
 
 def test_turnover_counts_unread_scores():
     pool = PrioritizedPool(1)
     pool.update(subnet(8), lambda: -1.0, 0.0)
     pool.update(subnet(16), lambda: -2.0, 0.0)  # the newcomer is dropped
-    assert pool.turnover == Turnover(2, 1)
+    assert pool.turnover == Turnover(2, 2, 1)
     assert [entry.subnet for entry in pool] == [subnet(8)]
 
 
@@ -225,13 +225,15 @@ def test_saved_turnover():
     other = PrioritizedPools(CAPACITIES)
     other.load_turnover_state(through_json(pools.turnover_state()))
     assert {key: pool.turnover for key, pool in other.items()} == {
-        ("flops", 70): Turnover(3, 1),
-        ("flops", 80): Turnover(3, 0),
-        ("params", 1.5): Turnover(1, 0),
+        ("flops", 70): Turnover(3, 3, 1),
+        ("flops", 80): Turnover(3, 3, 0),
+        ("params", 1.5): Turnover(1, 1, 0),
     }
 
 
-@pytest.mark.parametrize("damaged", [{}, {"flops": {"70": {"insertions": 1, "drops": None}}}, [], {"flops": 3}])
+@pytest.mark.parametrize(
+    "damaged", [{}, {"flops": {"70": {"visits": 1, "insertions": 1, "drops": None}}}, [], {"flops": 3}]
+)
 def test_a_damaged_turnover_is_a_checkpoint_error(damaged):
     with pytest.raises(CheckpointError, match="the turnover of the pool flops = 70"):
         filled_pools().load_turnover_state(damaged)

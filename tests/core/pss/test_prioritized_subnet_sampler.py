@@ -370,6 +370,7 @@ def test_entries_know_the_draws_they_were_visited_at():
     assert restored.step == 300
     assert [p.turnover for p in restored.pools.values()] == [p.turnover for p in sampler.pools.values()]
     assert sum(pool.turnover.drops for pool in sampler.pools.values()) > 0
+    assert sum(pool.turnover.visits for pool in sampler.pools.values()) == 300
 
 
 def test_a_state_of_version_0_2_loads():
