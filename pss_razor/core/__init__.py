@@ -34,7 +34,7 @@ from pss_razor.core.errors import (
 from pss_razor.core.evaluated_subnet import EvaluatedSubnet
 from pss_razor.core.extras import check_extra
 from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
-from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools
+from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools, Turnover
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
 from pss_razor.core.pss.rescoring import Rescoring, build_rescorings
 from pss_razor.core.pss.schedule import exponential_decay
@@ -96,6 +96,7 @@ __all__ = [
     "SubnetSampler",
     "TrainingDivergedError",
     "TreeSampler",
+    "Turnover",
     "USNetSubnetSampler",
     "UniformSubnetSampler",
     "UnreachableTargetError",

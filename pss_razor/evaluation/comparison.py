@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, atomic_write, best_of_pools
-from pss_razor.evaluation.results import read_criterion, read_document
+from pss_razor.core import ConfigError, atomic_write
+from pss_razor.evaluation.evidence import Evidence, Pick, collect_evidence
+from pss_razor.evaluation.seed_statistics import (
+    find_dominating,
+    mean_over_log_resource,
+    paired_difference,
+    summarise_seeds,
+)
 from pss_razor.visualization import draw_method_comparison
 
 from mmengine.config import Config
@@ -31,6 +36,8 @@ _SHARED = (
 )
 POOLS_MEAN = "mean over targets"
 COMMON_MEAN = "mean over common targets"
+ALONE = "trained alone"
+_ENDS = ("largest", "smallest")
 
 
 def name_methods(config_files: Sequence[str]) -> list[str]:
@@ -69,90 +76,195 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
             )
 
 
-def summarise(runs: Mapping[str, Mapping[int, Path]]) -> dict[str, Any]:
-    """Mean and standard error over seeds of every target's best subnet, for each method.
+def summarise(
+    runs: Mapping[str, Mapping[int, Path]], alone: Mapping[str, Mapping[int, float]] | None = None
+) -> dict[str, Any]:
+    """:func:`summarise_evidence` of results files.
 
     Args:
         runs: Method -> seed -> results file.
-
-    Returns:
-        JSON-able: ``accuracy`` (name of the metric), ``units``, ``targets`` (``[metric, target]`` of all methods in
-        order) and ``methods``: method -> row -> ``mean``, ``standard_error`` (None for one seed), ``values`` by seed
-        and, but for means, ``resources``. Rows are ``"<metric>_<target>"``, ``largest``, ``smallest`` and two means
-        over targets: the method's own, and those that all methods reach with all seeds.
+        alone: Name of a pool -> seed -> accuracy of its subnet trained alone, measured on the same images.
 
     Raises:
-        ConfigError: A results file is missing or is none.
+        ConfigError: A results file is missing or is none, or they cannot be compared.
     """
-    documents = {
-        method: {seed: read_document(path) for seed, path in by_seed.items()} for method, by_seed in runs.items()
-    }
-    document = next(iter(next(iter(documents.values())).values()))
-    criterion = read_criterion(document)
-    accuracy = criterion.name
-    best = {
-        method: {seed: {own.name: own for own in best_of_pools(d["subnets"], criterion)} for seed, d in by_seed.items()}
-        for method, by_seed in documents.items()
-    }
-    every_run = [records for by_seed in best.values() for records in by_seed.values()]
-    found = {own.pool for records in every_run for own in records.values() if own.pool is not None}
-    metrics = list(dict.fromkeys(own.metric for records in every_run for own in records.values()))
+    return summarise_evidence(collect_evidence(runs, alone))
+
+
+def summarise_evidence(evidence: Evidence) -> dict[str, Any]:
+    """Statistics over seeds of every target's chosen subnet, for each method and each pair of methods.
+
+    Returns:
+        JSON-able: ``accuracy`` (name of the metric), ``units``, ``images`` and
+
+        - ``targets``: ``[metric, target]`` of all methods in order; ``common_targets``: names of those that all methods
+          reach with all seeds.
+        - ``methods``: method -> row -> ``mean``, ``standard_error`` (None for one seed), ``values`` by seed and, for
+          targets, ``resources``. Rows are ``"<metric>_<target>"``, ``largest``, ``smallest``, means over targets (the
+          method's own, and the common ones) and ``"mean over log(<metric>)"``, see :func:`mean_over_log_resource`.
+          ``"trained alone"`` is one more method, with targets only, if there are such accuracies.
+        - ``pairs``: for each two methods that share a seed, ``first``, ``second``, ``common_targets`` and ``rows`` of
+          first minus second with the same names, paired by seed, see :func:`paired_difference`. The mean is over the
+          targets that both reach with all seeds of both, the mean over log(metric) over the range that both cover.
+        - ``dominated``: method -> name of a target -> what :func:`find_dominating` found: a cheaper target's chosen
+          subnet or the smallest one that is better by more than a standard error. None instead where it cannot be
+          known: one seed, and no accuracy in percent.
+        - ``training``: method -> mean over seeds of what its runs say of their training (steps, images, gmacs).
+    """
+    picks = {method: evidence.of(method) for method in evidence.methods}
+    every_run = [run for by_seed in picks.values() for run in by_seed.values()]
+    found = {pick.pool for run in every_run for pick in run.values() if pick.pool is not None}
+    metrics = list(dict.fromkeys(pick.metric for run in every_run for pick in run.values() if pick.metric is not None))
     targets = sorted(found, key=lambda key: (metrics.index(key[0]), key[1]))
-    names = {target: f"{target[0]}_{target[1]}" for target in targets}
-    common = [name for name in names.values() if all(name in records for records in every_run)]
+    names = {f"{metric}_{target}": (metric, target) for metric, target in targets}
+    common = [name for name in names if all(name in run for run in every_run)]
 
     methods: dict[str, dict[str, Any]] = {}
-    for method, by_seed in best.items():
+    for method, by_seed in picks.items():
         rows: dict[str, Any] = {}
-        for target, name in [*names.items(), ((None, None), "largest"), ((None, None), "smallest")]:
-            records = {seed: run[name] for seed, run in by_seed.items() if name in run}
-            if records:
-                rows[name] = _row({seed: own.measured[accuracy] for seed, own in records.items()})
-                if target[0] is not None:
-                    rows[name]["resources"] = {str(s): own.resources[target[0]] for s, own in records.items()}
-        of_pools = {
-            seed: [own.measured[accuracy] for own in run.values() if own.pool is not None]
-            for seed, run in by_seed.items()
-        }
-        if all(of_pools.values()):
-            rows[POOLS_MEAN] = _row({seed: statistics.fmean(values) for seed, values in of_pools.items()})
-        if common:
-            rows[COMMON_MEAN] = _row(
-                {s: statistics.fmean(run[n].measured[accuracy] for n in common) for s, run in by_seed.items()}
-            )
+        for name in [*names, *_ENDS]:
+            own = {seed: run[name] for seed, run in by_seed.items() if name in run}
+            if own:
+                rows[name] = summarise_seeds({seed: pick.accuracy for seed, pick in own.items()})
+                if name in names:
+                    rows[name]["resources"] = {str(s): pick.resources[names[name][0]] for s, pick in own.items()}
+        accuracies = _accuracies(by_seed)
+        _add_row(
+            rows, POOLS_MEAN, {s: _mean([a for n, a in run.items() if n in names]) for s, run in accuracies.items()}
+        )
+        _add_row(rows, COMMON_MEAN, {s: _mean([run[n] for n in common]) for s, run in accuracies.items()})
+        for metric in metrics:
+            means = {seed: mean_over_log_resource(_points(run, metric)) for seed, run in by_seed.items()}
+            _add_row(rows, mean_over_log(metric), means)
         methods[method] = rows
+    of_runs = {method: _accuracies(by_seed) for method, by_seed in picks.items()}
+    if evidence.alone:
+        methods[ALONE] = {name: summarise_seeds(own) for name, own in evidence.alone.items() if name in names}
+        seeds = dict.fromkeys(seed for own in evidence.alone.values() for seed in own)
+        of_runs[ALONE] = {s: {n: own[s] for n, own in evidence.alone.items() if s in own and n in names} for s in seeds}
+    pairs = [
+        _compare(first, second, of_runs, picks, [*names], metrics)
+        for first, second in itertools.combinations(of_runs, 2)
+        if of_runs[first].keys() & of_runs[second].keys()
+    ]
     return {
         "format": 1,
-        "accuracy": accuracy,
-        "selected_on": document.get("selected_on"),
-        "measured_on": document.get("measured_on"),
-        "units": document["units"],
+        "accuracy": evidence.accuracy,
+        "rule": evidence.rule,
+        "images": evidence.images,
+        "selected_on": evidence.selected_on,
+        "measured_on": evidence.measured_on,
+        "units": dict(evidence.units),
         "targets": [list(target) for target in targets],
         "common_targets": common,
         "methods": methods,
+        "pairs": pairs,
+        "dominated": {method: find_dominated(evidence, method) for method in picks},
+        "training": {method: _mean_training(evidence, method) for method in picks},
     }
 
 
+def find_dominated(evidence: Evidence, method: str) -> dict[str, Any] | None:
+    """The targets of a method whose chosen subnet is dominated by a cheaper one of the same supernets.
+
+    Cheaper ones are the chosen subnets of the lower targets of the same metric, and the smallest.
+
+    Returns:
+        Name -> what :func:`find_dominating` says; None if there is one seed and no accuracy in percent.
+    """
+    by_seed = evidence.of(method)
+    in_percent = evidence.accuracy.startswith("accuracy/")
+    if len(by_seed) == 1 and not in_percent:
+        return None
+    sign = 1 if evidence.rule == "greater" else -1
+    qualities: dict[str, dict[int, float]] = {}
+    for seed, run in by_seed.items():
+        for pick in run.values():
+            qualities.setdefault(pick.name, {})[seed] = sign * pick.accuracy
+    pools = {pick.pool: pick.name for run in by_seed.values() for pick in run.values() if pick.pool is not None}
+    found = {}
+    for metric, target in sorted(pools):
+        lower = [name for (m, t), name in pools.items() if m == metric and t < target]
+        cheaper = {name: qualities[name] for name in ["smallest", *lower] if name in qualities}
+        name = pools[metric, target]
+        dominating = find_dominating(qualities[name], cheaper, evidence.images if in_percent else None)
+        if dominating is not None:
+            found[name] = dominating
+    return found
+
+
+def mean_over_log(metric: str) -> str:
+    """Name of the row with the mean accuracy over log-resource."""
+    return f"mean over log({metric})"
+
+
 def format_comparison(summary: Mapping[str, Any]) -> str:
-    """A summary as a Markdown table."""
+    """A summary as Markdown tables: accuracies, paired differences, and trainings where they are known."""
+    tables = [format_accuracies(summary)]
+    if summary["pairs"]:
+        tables.append(
+            "First minus second, paired by seed: mean ± standard error, and in brackets their ratio.\n\n"
+            + format_differences(summary)
+        )
+    if any(summary["training"].values()):
+        tables.append("Training, mean over the seeds.\n\n" + format_training(summary))
+    return "\n".join(tables)
+
+
+def format_accuracies(summary: Mapping[str, Any]) -> str:
+    """A row for each target, a column for each method; dominated targets are marked, and counted in the last row."""
     methods = summary["methods"]
     units = summary["units"]
+    metrics = list(dict.fromkeys(metric for metric, _ in summary["targets"]))
     rows = [(f"{metric}_{target}", f"{target} {units[metric]} ({metric})") for metric, target in summary["targets"]]
-    rows += [(name, name) for name in ("largest", "smallest")]
+    rows += [(name, name) for name in _ENDS]
     rows += [(POOLS_MEAN, "mean over the method's own targets")]
     rows += [(COMMON_MEAN, f"mean over the {len(summary['common_targets'])} targets that all methods reach")]
+    rows += [(mean_over_log(metric), f"mean over the method's own range of log({metric})") for metric in metrics]
     seeds = max((len(row["values"]) for method in methods.values() for row in method.values()), default=0)
     lines = ["| target | " + " | ".join(methods) + " |", "| --- |" + " --- |" * len(methods)]
     for name, title in rows:
-        cells = [_cell(method.get(name), seeds) for method in methods.values()]
+        cells = [
+            _cell(own.get(name), seeds) + (" ▼" if name in (summary["dominated"].get(method) or {}) else "")
+            for method, own in methods.items()
+        ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    counts = [
+        "-" if (own := summary["dominated"].get(method)) is None else f"{len(own)} of {_count_targets(summary, method)}"
+        for method in methods
+    ]
+    lines.append("| targets dominated by a cheaper subnet (▼) | " + " | ".join(counts) + " |")
     return "\n".join(lines) + "\n"
 
 
-def write_comparison(summary: Mapping[str, Any], directory: Path, heading: str) -> list[Path]:
-    """Write ``comparison.json``, ``comparison.md`` under a heading, and ``comparison.png``; returns the files."""
+def format_differences(summary: Mapping[str, Any]) -> str:
+    """A row for each pair of methods: the means first, then every target."""
     metrics = list(dict.fromkeys(metric for metric, _ in summary["targets"]))
-    curves = {
+    columns = [(COMMON_MEAN, "mean over targets that both reach")]
+    columns += [(mean_over_log(metric), f"mean over their common range of log({metric})") for metric in metrics]
+    columns += [(f"{m}_{t}", f"{t} {summary['units'][m]} ({m})") for m, t in summary["targets"]]
+    columns += [(name, name) for name in _ENDS]
+    lines = ["| methods | " + " | ".join(title for _, title in columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for pair in summary["pairs"]:
+        cells = [_difference_cell(pair["rows"].get(name)) for name, _ in columns]
+        cells[0] += f", {len(pair['common_targets'])} targets" if pair["common_targets"] else ""
+        lines.append(f"| {pair['first']} - {pair['second']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def format_training(summary: Mapping[str, Any]) -> str:
+    """A row for each method with what its training cost."""
+    columns = list(dict.fromkeys(name for own in summary["training"].values() for name in own))
+    lines = ["| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
+    for method, own in summary["training"].items():
+        lines.append(f"| {method} | " + " | ".join(f"{own[c]:,.0f}" if c in own else "-" for c in columns) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def curves_of(summary: Mapping[str, Any]) -> dict[str, dict[str, list[tuple[float, float, float]]]]:
+    """Metric -> method -> resource, mean accuracy and its standard error (0 if unknown) of every target."""
+    metrics = list(dict.fromkeys(metric for metric, _ in summary["targets"]))
+    return {
         metric: {
             method: [
                 (statistics.fmean(row["resources"].values()), row["mean"], row["standard_error"] or 0.0)
@@ -160,28 +272,89 @@ def write_comparison(summary: Mapping[str, Any], directory: Path, heading: str) 
                 if m == metric and (row := rows.get(f"{metric}_{target}")) is not None
             ]
             for method, rows in summary["methods"].items()
+            if method != ALONE
         }
         for metric in metrics
     }
+
+
+def write_comparison(summary: Mapping[str, Any], directory: Path, heading: str) -> list[Path]:
+    """Write ``comparison.json``, ``comparison.md`` under a heading, and ``comparison.png``; returns the files."""
     contents = {
         "comparison.json": json.dumps(summary, indent=1).encode(),
         "comparison.md": f"{heading}\n\n{format_comparison(summary)}".encode(),
-        "comparison.png": draw_method_comparison(curves, summary["units"], summary["accuracy"]),
+        "comparison.png": draw_method_comparison(curves_of(summary), summary["units"], summary["accuracy"]),
     }
     for name, content in contents.items():
         atomic_write(directory / name, content)
     return [directory / name for name in contents]
 
 
-def _row(values: Mapping[int, float]) -> dict[str, Any]:
-    """Mean and standard error over seeds."""
-    numbers = list(values.values())
-    error = statistics.stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else None
+def _compare(
+    first: str,
+    second: str,
+    of_runs: Mapping[str, Mapping[int, Mapping[str, float]]],
+    picks: Mapping[str, Mapping[int, Mapping[str, Pick]]],
+    names: Sequence[str],
+    metrics: Sequence[str],
+) -> dict[str, Any]:
+    """Paired differences of two methods."""
+    seeds = [seed for seed in of_runs[first] if seed in of_runs[second]]
+    both = [{seed: of_runs[method][seed] for seed in seeds} for method in (first, second)]
+    common = [name for name in names if all(name in run for by_seed in both for run in by_seed.values())]
+    rows: dict[str, Any] = {}
+
+    def add(name: str, a: Mapping[int, float], b: Mapping[int, float]) -> None:
+        row = paired_difference(a, b)
+        if row is not None:
+            rows[name] = row
+
+    for name in [*names, *_ENDS]:
+        add(name, *({s: run[name] for s, run in by_seed.items() if name in run} for by_seed in both))
+    if common:
+        add(COMMON_MEAN, *({s: statistics.fmean(run[n] for n in common) for s, run in own.items()} for own in both))
+    for metric in metrics if ALONE not in (first, second) else ():
+        over_log: tuple[dict[int, float], dict[int, float]] = {}, {}
+        for seed in seeds:
+            curves = [_points(picks[method][seed], metric) for method in (first, second)]
+            if all(curves):
+                low, high = max(min(c)[0] for c in curves), min(max(c)[0] for c in curves)
+                a, b = (mean_over_log_resource(curve, low, high) for curve in curves)
+                if a is not None and b is not None:
+                    over_log[0][seed], over_log[1][seed] = a, b
+        add(mean_over_log(metric), *over_log)
+    return {"first": first, "second": second, "common_targets": common, "rows": rows}
+
+
+def _accuracies(by_seed: Mapping[int, Mapping[str, Pick]]) -> dict[int, dict[str, float]]:
+    return {seed: {name: pick.accuracy for name, pick in run.items()} for seed, run in by_seed.items()}
+
+
+def _points(run: Mapping[str, Pick], metric: str) -> list[tuple[float, float]]:
+    """(resource, accuracy) of the chosen subnets of a metric's targets."""
+    return [(pick.resources[metric], pick.accuracy) for pick in run.values() if pick.metric == metric]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
+
+
+def _add_row(rows: dict[str, Any], name: str, values: Mapping[int, float | None]) -> None:
+    """Add a row if every seed has a value."""
+    known = {seed: value for seed, value in values.items() if value is not None}
+    if len(known) == len(values):
+        rows[name] = summarise_seeds(known)
+
+
+def _mean_training(evidence: Evidence, method: str) -> dict[str, float]:
+    trainings = [run.training or {} for run in evidence.runs if run.method == method]
     return {
-        "mean": statistics.fmean(numbers),
-        "standard_error": error,
-        "values": {str(seed): value for seed, value in values.items()},
+        name: statistics.fmean(t[name] for t in trainings) for name in trainings[0] if all(name in t for t in trainings)
     }
+
+
+def _count_targets(summary: Mapping[str, Any], method: str) -> int:
+    return sum(f"{metric}_{target}" in summary["methods"][method] for metric, target in summary["targets"])
 
 
 def _cell(row: Mapping[str, Any] | None, seeds: int) -> str:
@@ -190,6 +363,13 @@ def _cell(row: Mapping[str, Any] | None, seeds: int) -> str:
     error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
     count = len(row["values"])
     return f"{row['mean']:.2f}{error}" + (f" ({count} of {seeds} seeds)" if count < seeds else "")
+
+
+def _difference_cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
+    return f"{row['mean']:+.2f}{error}" + ("" if row["ratio"] is None else f" ({row['ratio']:.1f})")
 
 
 def _get(config: Config, key: str) -> Any:

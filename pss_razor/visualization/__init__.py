@@ -9,14 +9,26 @@ from pss_razor.visualization.main_result import (
     published_results,
 )
 from pss_razor.visualization.method_comparison import draw_method_comparison, figure_of_method_comparison
+from pss_razor.visualization.pool_diagnosis import (
+    ScatterPanel,
+    draw_diagnosis,
+    draw_scores,
+    figure_of_diagnosis,
+    figure_of_scores,
+)
 
 __all__ = [
     "Curve",
+    "ScatterPanel",
     "draw_accuracy_against_resource",
+    "draw_diagnosis",
     "draw_main_result",
     "draw_method_comparison",
+    "draw_scores",
+    "figure_of_diagnosis",
     "figure_of_main_result",
     "figure_of_method_comparison",
+    "figure_of_scores",
     "published_curves",
     "published_results",
 ]

@@ -44,7 +44,10 @@ def runs(tmp_path):
         subnets += [result(f"flops_{t}", accuracy, "flops", t, resource) for t, accuracy, resource in rows]
         path = tmp_path / f"{method}_{seed}.json"
         units = {"flops": "MFLOPs", "params": "M params"}
-        path.write_text(json.dumps({"format": 1, "units": units, "subnets": subnets}))
+        document = {"format": 1, "units": units, "dataset_size": 100, "subnets": subnets}
+        if method == "a":
+            document["training"] = {"steps": 10, "gmacs": 1000.0 + seed, "images": 640, "device": "cpu"}
+        path.write_text(json.dumps(document))
         paths.setdefault(method, {})[seed] = path
     return paths
 
@@ -69,18 +72,91 @@ def test_means_and_standard_errors(runs):
     assert b["mean over common targets"]["mean"] == 92.0
 
 
+def test_mean_over_log_resource(runs):
+    a, b = (summarise(runs)["methods"][method] for method in "ab")
+    # by hand, of the picks (1.9, 92), (3, 95), (10, 80) and (2, 94), (3.1, 96), (10, 81)
+    lengths = [(math.log(3 / 1.9), math.log(10 / 3)), (math.log(3.1 / 2), math.log(10 / 3.1))]
+    heights = [(93.5, 87.5), (95.0, 88.5)]
+    by_hand = [(x * h + y * k) / (x + y) for (x, y), (h, k) in zip(lengths, heights, strict=True)]
+    row = a["mean over log(flops)"]
+    assert row["values"] == {"0": pytest.approx(by_hand[0]), "7": pytest.approx(by_hand[1])}
+    assert "mean over log(flops)" not in b  # one point is no range
+
+
+def test_paired_differences(runs):
+    (pair,) = summarise(runs)["pairs"]
+    assert (pair["first"], pair["second"], pair["common_targets"]) == ("a", "b", ["flops_3"])
+    rows = pair["rows"]
+    assert "flops_2" not in rows and rows["flops_3"]["values"] == {"0": 4.0, "7": 3.0}
+    assert rows["flops_3"]["mean"] == 3.5 and rows["flops_3"]["standard_error"] == pytest.approx(0.5)
+    assert rows["flops_3"]["ratio"] == pytest.approx(7)
+    assert rows["flops_10"]["values"] == {"7": 21.0} and rows["flops_10"]["ratio"] is None
+    assert rows["mean over common targets"] == rows["flops_3"]
+    assert rows["largest"]["mean"] == 0 and rows["largest"]["ratio"] is None
+    # Of seed 7 both cover 3 to 10: a starts between (2, 94) and (3.1, 96), b ends between (3, 93) and (10.2, 60).
+    start = 94 + 2 * math.log(3 / 2) / math.log(3.1 / 2)
+    end = 93 - 33 * math.log(10 / 3) / math.log(10.2 / 3)
+    first = (math.log(3.1 / 3) * (start + 96) / 2 + math.log(10 / 3.1) * (96 + 81) / 2) / math.log(10 / 3)
+    expected = first - (93 + end) / 2
+    assert rows["mean over log(flops)"]["values"] == {"7": pytest.approx(expected)}
+
+
+def test_dominated_targets(runs):
+    summary = summarise(runs)
+    # a at 10: 3 is better by 15 and 15, 2 by 12 and 13. b at 3 has the smallest below it, at 10 one seed of 100 images.
+    assert summary["dominated"]["a"] == {"flops_10": {"by": "flops_3", "difference": 15.0, "standard_error": 0.0}}
+    error = 100 * math.sqrt((0.93 * 0.07 + 0.6 * 0.4) / 100)
+    assert summary["dominated"]["b"] == {
+        "flops_10": {"by": "flops_3", "difference": 33.0, "standard_error": pytest.approx(error)}
+    }
+
+
+def test_a_dearer_subnet_dominates_nothing(runs, tmp_path):
+    path = tmp_path / "one.json"
+    subnets = [result("largest", 99.0), result("smallest", 50.0), result("flops_3", 60.0, "flops", 3, 3.0)]
+    subnets += [result("params_1", 99.0, "params", 1, 1.0), result("flops_4", 90.0, "flops", 4, 4.0)]
+    path.write_text(
+        json.dumps({"format": 1, "units": {"flops": "", "params": ""}, "dataset_size": 10**6, "subnets": subnets})
+    )
+    assert summarise({"m": {0: path}})["dominated"] == {"m": {}}
+
+
+def test_subnets_trained_alone(runs):
+    summary = summarise(runs, {"flops_3": {0: 96.0, 7: 95.5}, "flops_10": {7: 80.0}, "flops_99": {0: 1.0}})
+    assert summary["common_targets"] == ["flops_3"]
+    assert summary["methods"]["trained alone"].keys() == {"flops_3", "flops_10"}
+    pairs = {(pair["first"], pair["second"]): pair for pair in summary["pairs"]}
+    pair = pairs["a", "trained alone"]
+    assert pair["rows"]["flops_3"]["values"] == {"0": -1.0, "7": 0.5}
+    assert pair["rows"]["mean over common targets"] == pair["rows"]["flops_3"]
+    assert pair["rows"]["flops_10"]["values"] == {"7": 1.0} and pair["common_targets"] == ["flops_3"]
+    assert pair["rows"].keys() == {"flops_3", "flops_10", "mean over common targets"}
+    assert "| target | a | b | trained alone |" in format_comparison(summary)
+    assert "| a - trained alone | -0.25 ± 0.75 (-0.3), 1 targets | - | - |" in format_comparison(summary)
+
+
+def test_a_mean_of_trainings(runs):
+    summary = summarise(runs)
+    assert summary["training"] == {"a": {"steps": 10, "gmacs": 1003.5, "images": 640}, "b": {}}
+    assert "| a | 10 | 1,004 | 640 |\n| b | - | - | - |" in format_comparison(summary)
+
+
 def test_table(runs):
-    lines = format_comparison(summarise(runs)).splitlines()
+    text = format_comparison(summarise(runs))
+    lines = text.split("\n\n")[0].splitlines()
+    assert "| a - b | +3.50 ± 0.50 (7.0), 1 targets |" in text
     assert lines == [
         "| target | a | b |",
         "| --- | --- | --- |",
         "| 2 MFLOPs (flops) | 93.00 ± 1.00 | - |",
         "| 3 MFLOPs (flops) | 95.50 ± 0.50 | 92.00 ± 1.00 |",
-        "| 10 MFLOPs (flops) | 80.50 ± 0.50 | 60.00 (1 of 2 seeds) |",
+        "| 10 MFLOPs (flops) | 80.50 ± 0.50 ▼ | 60.00 (1 of 2 seeds) ▼ |",
         "| largest | 98.35 ± 0.35 | 98.35 ± 0.35 |",
         "| smallest | 70.00 ± 0.00 | 70.00 ± 0.00 |",
         "| mean over the method's own targets | 89.67 ± 0.67 | 83.75 ± 7.25 |",
         "| mean over the 1 targets that all methods reach | 95.50 ± 0.50 | 92.00 ± 1.00 |",
+        "| mean over the method's own range of log(flops) | 89.71 ± 0.56 | - |",
+        "| targets dominated by a cheaper subnet (▼) | 1 of 3 | 1 of 2 |",
     ]
 
 

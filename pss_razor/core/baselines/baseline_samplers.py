@@ -20,8 +20,6 @@ from pss_razor.core.space.subnet import Subnet
 
 # Breakpoints nearer than this are one: 1/3 is not the same float after different sums.
 _TOLERANCE = 1e-9
-# Draws made for each candidate that is wanted; where a target has few subnets, draws repeat.
-_DRAWS_A_CANDIDATE = 32
 
 
 def shared_multiplier_subnets(space: SearchSpace, all_resolutions: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -132,10 +130,8 @@ class UniformSubnetSampler(BaselineSubnetSampler):
         """Distinct draws conditional on each target, the same at every call."""
         chosen: dict[tuple[str, float], list[tuple[Subnet, float | None]]] = {}
         for metric, target in self.reachable_targets:
-            generator = np.random.default_rng(0)
-            indices, _ = self.conditional_samplers[metric].draw_many(target, _DRAWS_A_CANDIDATE * top_k, generator)
-            distinct = list(dict.fromkeys(map(tuple, indices.tolist())))[:top_k]
-            chosen[metric, target] = [(self.space.decode(np.array(row)), None) for row in distinct]
+            drawn = self.conditional_samplers[metric].draw_distinct(target, top_k, np.random.default_rng(0))
+            chosen[metric, target] = [(self.space.decode(row), None) for row in drawn]
         return chosen
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pss_razor.core.errors import CheckpointError
 from pss_razor.core.pss.pool import PrioritizedPool, PrioritizedPools
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.core.sampling.conditional_sampler import ConditionalSampler
@@ -45,6 +46,10 @@ class PrioritizedSubnetSampler(SubnetSampler):
         age_correction: See :class:`PrioritizedPool`.
         min_distance: See :class:`PrioritizedPool`.
         seed: Seed of the draws; the same on all ranks.
+
+    Attributes:
+        pools: (metric, target) -> pool.
+        step: Draws so far; of a checkpoint of version 0.2, those since it was loaded.
     """
 
     _state_keys = ("pools", "generator")
@@ -70,11 +75,17 @@ class PrioritizedSubnetSampler(SubnetSampler):
         self.in_turn = in_turn
         self.learns = learns
         self.age_correction = age_correction
-        self._turn = -1
         capacities = {
             (m, target): min(pool_size, self.conditional_samplers[m].count(target)) for m, target in self._keys
         }
-        self.pools = PrioritizedPools(capacities, score_momentum, age_correction, min_distance)
+        self.pools = PrioritizedPools(
+            capacities,
+            score_momentum=score_momentum,
+            learns=learns,
+            age_correction=age_correction,
+            min_distance=min_distance,
+        )
+        self.step = 0
 
     def _build_conditional_sampler(self, cost: AdditiveCost, constraint: Constraint) -> ConditionalSampler:
         return build_conditional_sampler(cost, constraint)
@@ -89,6 +100,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
             p_explore: Probability of a new subnet from the search space.
             temperature: Temperature of the softmax over the pool's scores.
         """
+        self.step += 1
         if self.draws_equally:
             key = self._keys[self.generator.integers(len(self._keys))]
             explore = bool(self.generator.random() < p_explore)
@@ -109,8 +121,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
     def update(self, draw: Draw, score: Score) -> None:
         """Tell the pool how its subnet did on the batch (minus the cross-entropy)."""
         assert draw.metric is not None and draw.target is not None and draw.resource is not None
-        if self.learns:
-            self.pools[draw.metric, draw.target].update(draw.subnet, score, draw.resource)
+        self.pools[draw.metric, draw.target].update(draw.subnet, score, draw.resource, self.step)
 
     @property
     def draws_equally(self) -> bool:
@@ -165,8 +176,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
     def _next_in_turn(self) -> tuple[str, float]:
         """The targets back and forth: each is a neighbour of the one before."""
         there_and_back = [*self._keys, *self._keys[-2:0:-1]]
-        self._turn = (self._turn + 1) % len(there_and_back)
-        return there_and_back[self._turn]
+        return there_and_back[(self.step - 1) % len(there_and_back)]
 
     def _is_ready(self, pool: PrioritizedPool) -> bool:
         """Whether draws may come from the pool instead of the search space."""
@@ -215,10 +225,13 @@ class PrioritizedSubnetSampler(SubnetSampler):
         return {key: [(entry.subnet, entry.score) for entry in pool.best(top_k)] for key, pool in self.pools.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able pools and random state."""
-        state = {"pools": self.pools.state_dict(self.space), **super().state_dict()}
-        if self.in_turn:
-            state["turn"] = self._turn
+        """JSON-able pools, their turnover, the number of draws, and random state."""
+        state = {
+            "pools": self.pools.state_dict(self.space),
+            "turnover": self.pools.turnover_state(),
+            "step": self.step,
+            **super().state_dict(),
+        }
         if self.age_correction:
             state["usual_scores"] = [pool.usual_score for pool in self.pools.values()]
         return state
@@ -227,10 +240,14 @@ class PrioritizedSubnetSampler(SubnetSampler):
         """Load what :meth:`state_dict` returned.
 
         Raises:
-            CheckpointError: The pools are of another space or other constraints.
+            CheckpointError: The pools are of another space or other constraints, or the state is damaged.
         """
         super().load_state_dict(state)
         self.pools.load_state_dict(self.space, state["pools"])
-        self._turn = int(state.get("turn", -1))
+        if "turnover" in state:  # version 0.2 saved neither this nor the step
+            self.pools.load_turnover_state(state["turnover"])
+        self.step = state.get("step", 0)
+        if type(self.step) is not int or self.step < 0:
+            raise CheckpointError(f"the number of draws in the checkpoint is {self.step!r:.50}")
         for pool, usual in zip(self.pools.values(), state.get("usual_scores", ()), strict=False):
             pool.usual_score = None if usual is None else float(usual)

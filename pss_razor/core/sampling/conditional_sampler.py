@@ -10,6 +10,8 @@ from pss_razor.core.errors import ConfigError, UnreachableTargetError
 from pss_razor.core.space.constraint import Constraint
 from pss_razor.core.space.cost import AdditiveCost
 
+# Draws made for each distinct subnet that is wanted; where a target has few subnets, draws repeat.
+_DRAWS_A_SUBNET = 32
 # Draws by which the subnets of a target are counted where several combinations are one subnet.
 _TRIALS = 1024
 
@@ -88,6 +90,23 @@ class ConditionalSampler(ABC):
             )
         indices, resources = self._draw(index, count, generator)
         return self.space.canonical(indices), resources
+
+    def draw_distinct(self, target: float, count: int, generator: np.random.Generator) -> np.ndarray:
+        """The first distinct ones of independent draws conditional on a target.
+
+        Args:
+            target: One of :attr:`reachable_targets`.
+            count: Number of subnets N; fewer where so many draws find no more.
+            generator: Source of randomness.
+
+        Returns:
+            Value indices int64 (N, D).
+
+        Raises:
+            UnreachableTargetError: See :meth:`draw_many`.
+        """
+        indices, _ = self.draw_many(target, _DRAWS_A_SUBNET * count, generator)
+        return np.array(list(dict.fromkeys(map(tuple, indices.tolist())))[:count], dtype=np.int64)
 
     def _count_distinct(self, index: int) -> int:
         """Subnets of a target; where several combinations are one, at least those that some draws find."""

@@ -13,6 +13,7 @@ from pss_razor.core import (
     PrioritizedPools,
     SearchSpace,
     Subnet,
+    Turnover,
 )
 
 SPACE = SearchSpace([Dimension("stem", "channels", tuple(range(8, 89, 8))), Dimension("res", "resolution", (128, 224))])
@@ -151,13 +152,91 @@ def test_records_keep_everything_and_the_draws():
     pool.update(subnet(8), -0.5, 101.0)
     pool.update(subnet(48), -1.3, 106.0)
     records = through_json(pool.to_records(SPACE))
-    assert records[-1] == {"channels": {"stem": 48}, "resolution": 224, "score": -1.3, "resource": 106.0, "visits": 1}
+    assert records[-1] == {
+        "channels": {"stem": 48},
+        "resolution": 224,
+        "score": -1.3,
+        "resource": 106.0,
+        "visits": 1,
+        "first_step": None,
+        "last_step": None,
+    }
     other = PrioritizedPool(5)
     other.update(subnet(88, 128), -0.1, 0.0)  # to be replaced
     other.load_records(SPACE, records)
     assert list(other) == list(pool)
     first, second = np.random.default_rng(3), np.random.default_rng(3)
     assert [pool.draw(0.5, first) for _ in range(200)] == [other.draw(0.5, second) for _ in range(200)]
+
+
+def test_entries_remember_when():
+    pool = PrioritizedPool(2)
+    pool.update(subnet(8), -2.0, 1.0, step=3)
+    pool.update(subnet(16), lambda: -1.0, 2.0, step=4)
+    pool.update(subnet(8), -2.0, 1.0, step=9)
+    assert [(e.first_step, e.last_step, e.visits) for e in pool] == [(3, 9, 2), (4, 4, 1)]
+    other = PrioritizedPool(2)
+    other.load_records(SPACE, through_json(pool.to_records(SPACE)))
+    assert list(other) == list(pool)
+
+
+def test_records_without_steps_load():
+    records = filled([-3.0, -1.0]).to_records(SPACE)
+    old = [{k: v for k, v in record.items() if not k.endswith("_step")} for record in records]  # as version 0.2 wrote
+    pool = PrioritizedPool(2)
+    pool.load_records(SPACE, old)
+    assert [(e.score, e.first_step, e.last_step) for e in pool] == [(-3.0, None, None), (-1.0, None, None)]
+    pool.update(subnet(8), -3.0, 101.0, step=5)
+    assert (pool[subnet(8)].first_step, pool[subnet(8)].last_step) == (None, 5)
+
+
+def test_turnover():
+    pool = PrioritizedPool(2)
+    assert pool.turnover == Turnover(0, 0, 0)
+    rng = np.random.default_rng(0)
+    came, known = 0, set()
+    for step in range(300):
+        chosen = subnet(8 * int(rng.integers(1, 12)))
+        came += chosen not in known
+        pool.update(chosen, rng.normal(), 0.0, step)
+        known = {entry.subnet for entry in pool}
+    assert pool.turnover == Turnover(300, came, came - 2) and came > 50
+
+
+def test_turnover_counts_unread_scores():
+    pool = PrioritizedPool(1)
+    pool.update(subnet(8), lambda: -1.0, 0.0)
+    pool.update(subnet(16), lambda: -2.0, 0.0)  # the newcomer is dropped
+    assert pool.turnover == Turnover(2, 2, 1)
+    assert [entry.subnet for entry in pool] == [subnet(8)]
+
+
+@pytest.mark.parametrize("steps", [{"first_step": -1}, {"last_step": 1.5}, {"first_step": "x"}, {"last_step": True}])
+def test_a_damaged_step_is_a_checkpoint_error(steps):
+    state = through_json(filled_pools().state_dict(SPACE))
+    state["flops"]["70"][0].update(steps)
+    with pytest.raises(CheckpointError, match="is no count"):
+        PrioritizedPools(CAPACITIES).load_state_dict(SPACE, state)
+
+
+def test_saved_turnover():
+    pools = filled_pools()
+    pools["flops", 70].update(subnet(88), -99.0, 0.0)
+    other = PrioritizedPools(CAPACITIES)
+    other.load_turnover_state(through_json(pools.turnover_state()))
+    assert {key: pool.turnover for key, pool in other.items()} == {
+        ("flops", 70): Turnover(3, 3, 1),
+        ("flops", 80): Turnover(3, 3, 0),
+        ("params", 1.5): Turnover(1, 1, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    "damaged", [{}, {"flops": {"70": {"visits": 1, "insertions": 1, "drops": None}}}, [], {"flops": 3}]
+)
+def test_a_damaged_turnover_is_a_checkpoint_error(damaged):
+    with pytest.raises(CheckpointError, match="the turnover of the pool flops = 70"):
+        filled_pools().load_turnover_state(damaged)
 
 
 CAPACITIES = {("flops", 70): 2, ("flops", 80): 3, ("params", 1.5): 1}

@@ -352,6 +352,48 @@ def test_state_continues_with_identical_draws():
     assert json.dumps(other.state_dict()) == json.dumps(sampler.state_dict())
 
 
+def test_entries_know_the_draws_they_were_visited_at():
+    sampler = make_sampler(seed=4, pool_size=3)
+    visits = {}
+    for step, draw in enumerate(train(sampler, 300, p_explore=0.5), start=1):
+        visits.setdefault((draw.metric, draw.target, draw.subnet), []).append(step)
+    assert sampler.step == 300
+    for (metric, target), pool in sampler.pools.items():
+        for entry in pool:
+            own = visits[metric, target, entry.subnet]
+            # its last visits: it may have been dropped and found again
+            assert (entry.first_step, entry.last_step) == (own[-entry.visits], own[-1])
+        kept = pool.turnover.insertions - pool.turnover.drops
+        assert kept == len(pool) <= pool.turnover.insertions
+    restored = make_sampler(pool_size=3)
+    restored.load_state_dict(json.loads(json.dumps(sampler.state_dict())))
+    assert restored.step == 300
+    assert [p.turnover for p in restored.pools.values()] == [p.turnover for p in sampler.pools.values()]
+    assert sum(pool.turnover.drops for pool in sampler.pools.values()) > 0
+    assert sum(pool.turnover.visits for pool in sampler.pools.values()) == 300
+
+
+def test_a_state_of_version_0_2_loads():
+    sampler = make_sampler(seed=4, pool_size=3)
+    train(sampler, 100, p_explore=0.5)
+    state = json.loads(json.dumps(sampler.state_dict()))
+    del state["step"], state["turnover"]
+    for pools in state["pools"].values():
+        for record in (record for pool in pools.values() for record in pool):
+            del record["first_step"], record["last_step"]
+    other = make_sampler(pool_size=3)
+    other.load_state_dict(state)
+    assert train(other, 50, p_explore=0.5, seed=2) == train(sampler, 50, p_explore=0.5, seed=2)
+    assert other.step == 50 and sampler.step == 150
+
+
+@pytest.mark.parametrize("step", [-1, 1.0, "x", None, True])
+def test_a_damaged_number_of_draws_is_an_error(step):
+    state = {**make_sampler().state_dict(), "step": step}
+    with pytest.raises(CheckpointError, match="the number of draws in the checkpoint"):
+        make_sampler().load_state_dict(state)
+
+
 def test_state_of_other_constraints_is_an_error():
     state = make_sampler().state_dict()
     with pytest.raises(CheckpointError, match="flops = 10 is in the checkpoint, not in the config"):
