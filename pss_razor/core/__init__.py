@@ -6,7 +6,6 @@ from pss_razor.core.baselines.baseline_samplers import (
     MutualNetSubnetSampler,
     UniformSubnetSampler,
     USNetSubnetSampler,
-    shared_multiplier_subnets,
 )
 from pss_razor.core.cream.cream_space import (
     CREAM_OPS,
@@ -42,6 +41,7 @@ from pss_razor.core.sampling.build_conditional_sampler import build_conditional_
 from pss_razor.core.sampling.chain_sampler import ChainSampler
 from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, EnumeratedSampler, ListSampler
 from pss_razor.core.sampling.range_sampler import RangeSampler
+from pss_razor.core.sampling.shared_multiplier import shared_multiplier_subnets
 from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
 from pss_razor.core.sampling.tree_sampler import TreeSampler
 from pss_razor.core.scalars import is_number, is_scalar

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from pss_razor.core.errors import CheckpointError
+from pss_razor.core.errors import CheckpointError, UnreachableTargetError
 from pss_razor.core.pss.pool import PrioritizedPool, PrioritizedPools
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
-from pss_razor.core.sampling.conditional_sampler import ConditionalSampler
+from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, ListSampler
 from pss_razor.core.sampling.score import Score
+from pss_razor.core.sampling.shared_multiplier import shared_multiplier_subnets
 from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
 from pss_razor.core.space.constraint import Constraint
 from pss_razor.core.space.cost import AdditiveCost
@@ -39,8 +42,13 @@ class PrioritizedSubnetSampler(SubnetSampler):
         target_power: A target is drawn with a probability in proportion to this power of its share of the search space:
             0, all are equally likely; 1, as often as the space has them. First when exploring, then when drawing from
             pools.
+        cost_power: The probability of a target is, besides, in proportion to this power of the target itself: at -1 one
+            of half the cost is drawn twice as often.
         need: How many times as likely as others a target is whose best entry is beaten by a cheaper target's best.
         in_turn: Take the targets in turn, from the cheapest to the dearest and back, instead of drawing them.
+        shared_share: Share of the explored subnets whose widths follow one multiplier for all layers, as in MutualNet
+            (arXiv 1909.12978). Random widths are hardly ever all narrow, so that the space's own distribution has
+            next to no narrow subnets at a high resolution.
         learns: Whether pools learn the scores of training batches. If not, only :meth:`rescore` fills them, and the
             target of an empty pool is explored.
         age_correction: See :class:`PrioritizedPool`.
@@ -61,8 +69,10 @@ class PrioritizedSubnetSampler(SubnetSampler):
         pool_size: int = 50,
         score_momentum: float = 0.9,
         target_power: tuple[float, float] = (0.0, 0.0),
+        cost_power: float = 0.0,
         need: float = 1.0,
         in_turn: bool = False,
+        shared_share: float = 0.0,
         learns: bool = True,
         age_correction: bool = False,
         min_distance: int = 0,
@@ -71,8 +81,11 @@ class PrioritizedSubnetSampler(SubnetSampler):
         super().__init__(costs, constraints, seed)
         self._keys = self.reachable_targets
         self.target_power = target_power
+        self.cost_power = cost_power
         self.need = need
         self.in_turn = in_turn
+        self.shared_share = shared_share
+        self._shared_samplers = self._build_shared_samplers() if shared_share else {}
         self.learns = learns
         self.age_correction = age_correction
         capacities = {
@@ -111,7 +124,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
         pool = self.pools[key]
         explore = explore or not self._is_ready(pool)
         if explore:
-            indices, resources = self.conditional_samplers[metric].draw_many(target, 1, self.generator)
+            indices, resources = self._explored_from(metric, target).draw_many(target, 1, self.generator)
             subnet, resource = self.space.decode(indices[0]), float(resources[0])
         else:
             subnet = pool.draw(temperature, self.generator)
@@ -126,7 +139,7 @@ class PrioritizedSubnetSampler(SubnetSampler):
     @property
     def draws_equally(self) -> bool:
         """Whether all targets are equally likely, as in the paper."""
-        return not any(self.target_power) and self.need == 1 and not self.in_turn
+        return not any((*self.target_power, self.cost_power, self.need != 1, self.in_turn))
 
     @cached_property
     def target_shares(self) -> dict[tuple[str, float], float]:
@@ -149,7 +162,9 @@ class PrioritizedSubnetSampler(SubnetSampler):
             explore: Of a draw from the search space; else from the pools.
         """
         power = self.target_power[0 if explore else 1]
-        weights = {key: self.target_shares[key] ** power if power else 1.0 for key in self._keys}
+        weights = {
+            key: key[1] ** self.cost_power * (self.target_shares[key] ** power if power else 1.0) for key in self._keys
+        }
         if self.need != 1:
             for key in self.dominated_targets():
                 weights[key] *= self.need
@@ -168,6 +183,27 @@ class PrioritizedSubnetSampler(SubnetSampler):
                 dominated.append((metric, target))
             highest[metric] = max(best[0].score, highest.get(metric, -math.inf))
         return dominated
+
+    def _build_shared_samplers(self) -> dict[str, ListSampler]:
+        """Metric -> the subnets of one multiplier; without metrics that have none in any target."""
+        subnets = shared_multiplier_subnets(self.space, all_resolutions=True)
+        built = {}
+        for metric, sampler in self.conditional_samplers.items():
+            with contextlib.suppress(UnreachableTargetError):
+                built[metric] = ListSampler(self.costs[metric], sampler.constraint, *subnets)
+        return built
+
+    def _explored(self, metric: str, target: float) -> Iterator[np.ndarray]:
+        """Draws as exploring makes them, without end."""
+        while True:
+            yield self._explored_from(metric, target).draw_many(target, 1, self.generator)[0][0]
+
+    def _explored_from(self, metric: str, target: float) -> ConditionalSampler:
+        """What the next explored subnet is drawn from."""
+        shared = self._shared_samplers.get(metric)
+        if shared and target in shared.reachable_targets and self.generator.random() < self.shared_share:
+            return shared
+        return self.conditional_samplers[metric]
 
     def _draw_target(self, explore: bool) -> tuple[str, float]:
         probabilities = list(self.target_probabilities(explore).values())
@@ -192,20 +228,17 @@ class PrioritizedSubnetSampler(SubnetSampler):
             (metric, target) -> subnet -> resource.
         """
         found: dict[tuple[str, float], dict[Subnet, float]] = {}
-        for key in self._keys:
-            metric, target = key
+        ends = self.space.encode([self.space.smallest, self.space.largest])
+        for metric, target in self._keys:
             sampler = self.conditional_samplers[metric]
-            found[key] = {entry.subnet: entry.resource for entry in self.pools[key]}
-            if not fresh:
-                continue
-            wanted = min(len(found[key]) + fresh, sampler.count(target))
-            ends = self.space.encode([self.space.smallest, self.space.largest])
-            drawn, _ = sampler.draw_many(target, _DRAWS_A_CANDIDATE * fresh, self.generator)
-            rows = np.concatenate([ends[sampler.belongs(target, ends)], drawn])
-            for row, resource in zip(rows, self.costs[metric](rows), strict=True):
-                if len(found[key]) == wanted:
+            own = {entry.subnet: entry.resource for entry in self.pools[metric, target]}
+            wanted = min(len(own) + fresh, sampler.count(target))
+            candidates = itertools.chain(ends[sampler.belongs(target, ends)], self._explored(metric, target))
+            for row in itertools.islice(candidates, _DRAWS_A_CANDIDATE * fresh):
+                if len(own) == wanted:
                     break
-                found[key].setdefault(self.space.decode(row), float(resource))
+                own.setdefault(self.space.decode(row), float(self.costs[metric](row[None])[0]))
+            found[metric, target] = own
         return found
 
     def rescore(self, scores: Mapping[tuple[str, float], Mapping[Subnet, float]], keep: int | None = None) -> None:

@@ -24,10 +24,12 @@ from pss_razor.core import (
     is_number,
 )
 from pss_razor.engine.hooks.subnet_sampler_hook import SubnetSamplerHook
+from pss_razor.engine.hooks.training_cost_hook import TrainingCostHook
 from pss_razor.evaluation.checks import check_dataloader, get_algorithm
 from pss_razor.evaluation.held_out_scores import load_held_out_images, score_on
 from pss_razor.registry import HOOKS
 
+from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 _SCORES = ("loss", "relative", "held_out")
@@ -53,8 +55,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         age_correction: See :class:`~pss_razor.core.PrioritizedPool`.
         min_distance: See :class:`~pss_razor.core.PrioritizedPool`.
         target_power: See :class:`~pss_razor.core.PrioritizedSubnetSampler`; one number for both kinds of draws, or two.
+        cost_power: See :class:`~pss_razor.core.PrioritizedSubnetSampler`.
         need: See :class:`~pss_razor.core.PrioritizedSubnetSampler`.
         in_turn: See :class:`~pss_razor.core.PrioritizedSubnetSampler`.
+        shared_share: See :class:`~pss_razor.core.PrioritizedSubnetSampler`.
         rescoring: Times at which all pools are scored anew on images held out from training: dicts with ``at``,
             ``images``, ``fresh`` and ``keep``, see :class:`~pss_razor.core.Rescoring`.
         scoring_dataloader: Those images, or their config. They must be neither trained on nor used to choose or test.
@@ -76,8 +80,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         age_correction: bool = False,
         min_distance: int = 0,
         target_power: float | tuple[float, float] = 0.0,
+        cost_power: float = 0.0,
         need: float = 1.0,
         in_turn: bool = False,
+        shared_share: float = 0.0,
         rescoring: Sequence[Mapping[str, Any]] = (),
         scoring_dataloader: DataLoader | dict | None = None,
         seed: int | None = None,
@@ -94,6 +100,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             raise ConfigError(f"target_power = {target_power!r} must be a number, or two: when exploring, from pools")
         if not (is_number(need) and need >= 1):
             raise ConfigError(f"need = {need!r} must be a number of at least 1")
+        if not is_number(cost_power):
+            raise ConfigError(f"cost_power = {cost_power!r} must be a number")
+        if not (is_number(shared_share) and 0 <= shared_share <= 1):
+            raise ConfigError(f"shared_share = {shared_share!r} must be a number from 0 to 1")
         if not (type(min_distance) is int and min_distance >= 0):
             raise ConfigError(f"min_distance = {min_distance!r} must be a whole number of groups, at least 0")
         self.rescoring = build_rescorings(rescoring)
@@ -112,8 +122,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         self.age_correction = age_correction
         self.min_distance = min_distance
         self.target_power = (powers[0], powers[1])
+        self.cost_power = cost_power
         self.need = need
         self.in_turn = in_turn
+        self.shared_share = shared_share
         self.scoring_dataloader = scoring_dataloader
         self._scored_on: DataLoader | None = None
         self._rescored = 0
@@ -127,9 +139,11 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             constraints,
             self.pool_size,
             self.score_momentum,
-            self.target_power,
-            self.need,
-            self.in_turn,
+            target_power=self.target_power,
+            cost_power=self.cost_power,
+            need=self.need,
+            in_turn=self.in_turn,
+            shared_share=self.shared_share,
             learns=self.score != "held_out",
             age_correction=self.age_correction,
             min_distance=self.min_distance,
@@ -202,6 +216,9 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         # A subnet can be in the pools of several metrics.
         distinct = list(dict.fromkeys(itertools.chain(*subnets.values())))
         scores = dict(zip(distinct, score_on(algorithm, distinct, images, labels), strict=True))
+        for hook in runner.hooks:
+            if isinstance(hook, TrainingCostHook):
+                hook.add([(subnet, 1) for subnet in distinct], len(labels) * get_world_size())
         self.sampler.rescore({key: {s: scores[s] for s in own} for key, own in subnets.items()}, rescoring.keep)
         runner.logger.info(
             f"{len(distinct)} subnets scored anew on {rescoring.images} held-out images; the pools keep "

@@ -7,12 +7,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from scipy.stats import chisquare
+from scipy.stats import binomtest, chisquare
 from test_prioritized_subnet_sampler import (
+    FLOPS,
     FLOPS_TARGETS,
     P_A,
     P_B,
     P_R,
+    SPACE,
     A,
     B,
     R,
@@ -22,7 +24,7 @@ from test_prioritized_subnet_sampler import (
     train,
 )
 
-from pss_razor.core import PrioritizedPool, Subnet, TrainingDivergedError
+from pss_razor.core import PrioritizedPool, Subnet, TrainingDivergedError, shared_multiplier_subnets
 
 TARGETS = tuple(range(4, 21, 2))
 
@@ -51,6 +53,34 @@ def test_targets_are_drawn_by_a_power_of_their_share(power):
     weights = {target: share**power for (_, target), share in sampler.target_shares.items()}
     expected = [draws * weight / sum(weights.values()) for weight in weights.values()]
     assert chisquare([counts[target] for target in weights], expected).pvalue > 1e-4
+
+
+def test_cheaper_targets_are_drawn_oftener():
+    sampler = one_constraint(cost_power=-1.0)
+    draws = 6000
+    counts = Counter(sampler.draw(1.0).target for _ in range(draws))
+    weights = [1 / target for target in TARGETS]
+    assert chisquare([counts[t] for t in TARGETS], [draws * w / sum(weights) for w in weights]).pvalue > 1e-4
+
+
+def test_a_share_of_the_explored_subnets_follows_one_multiplier():
+    shared = {tuple(row) for row in shared_multiplier_subnets(SPACE, all_resolutions=True)[0].tolist()}
+    for share in (0.0, 0.4, 1.0):
+        sampler = one_constraint(shared_share=share)
+        target = 8
+        members = [
+            tuple(row)
+            for row in SPACE.enumerate()
+            if FLOPS_TARGETS.nearest_target_index(FLOPS(np.array([row])))[0] == 3
+        ]
+        assert 0 < sum(row in shared for row in members) < len(members)
+        assert sampler.conditional_samplers["flops"].count(target) == len(members)
+        drawn = [d for d in (sampler.draw(1.0) for _ in range(6000)) if d.target == target]
+        found = sum(tuple(SPACE.encode([draw.subnet])[0].tolist()) in shared for draw in drawn)
+        by_chance = sum(SPACE.probabilities(np.array([row]))[0] for row in members if row in shared) / sum(
+            SPACE.probabilities(np.array([row]))[0] for row in members
+        )
+        assert binomtest(found, len(drawn), share + (1 - share) * by_chance).pvalue > 1e-4
 
 
 def test_the_power_of_draws_from_pools_is_another():
