@@ -16,7 +16,7 @@ model = dict(
     constraints=[dict(metric="flops", first=0.887, last=6.123, step=0.748)],
 )
 
-optim_wrapper = dict(optimizer=dict(lr=0.05))
+optim_wrapper = dict(optimizer=dict(lr=0.025))
 param_scheduler = dict(end=24)
 # The only validation is that of the last epoch.
 train_cfg = dict(max_epochs=24, val_interval=24)
