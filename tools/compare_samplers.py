@@ -22,6 +22,12 @@ def parse_args() -> argparse.Namespace:
         "--out-dir", required=True, help="folder for runs and the comparison; an interrupted comparison continues"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; above 1 each has one CPU thread")
+    parser.add_argument(
+        "--equal-macs",
+        action="store_true",
+        help="train the other methods for as many whole epochs as cost what the first one costs, in expected "
+        "multiply-accumulates; without it all train for as many epochs",
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all configs")
     return parser.parse_args()
 
@@ -34,7 +40,9 @@ def main() -> None:
         from tqdm import tqdm
 
         from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
+        from pss_razor.config import set_epochs
         from pss_razor.core import ConfigError
+        from pss_razor.engine.expected_cost import equal_cost_epochs
         from pss_razor.engine.launch import load_config
         from pss_razor.evaluation.comparison import check_comparable, name_methods, summarise, write_comparison
         from pss_razor.evaluation.results import RESULTS_FILE
@@ -57,28 +65,37 @@ def main() -> None:
             for name, file in zip(names, args.configs, strict=True)
         }
         check_comparable(configs)
+        if args.equal_macs:
+            for name, epochs in equal_cost_epochs(configs).items():
+                set_epochs(configs[name], epochs)
 
         folders = {name: out_dir / Path(file).stem for name, file in zip(names, args.configs, strict=True)}
         for name, config in configs.items():
             keep_settings(folders[name], config, name)
 
         files = dict(zip(names, args.configs, strict=True))
+        if args.equal_macs:
+            files = {name: str(folders[name] / "config.py") for name in names}
+            for name, config in configs.items():
+                config.dump(files[name])
         # Seeds in the outer loop, so that an interrupted comparison has all methods for some seeds.
         work_dirs = {(name, seed): folders[name] / f"seed{seed}" for seed in args.seeds for name in names}
         missing = {key: work_dir for key, work_dir in work_dirs.items() if not is_complete(work_dir)}
-        train_cfg = next(iter(configs.values())).train_cfg
-        length = int(train_cfg.get("max_epochs") or train_cfg["max_iters"])
+        unit = "epoch" if "max_epochs" in configs[names[0]].train_cfg else "iter"
+        lengths = {name: int(config.train_cfg[f"max_{unit}s"]) for name, config in configs.items()}
 
         def progress() -> int:
             """Epochs (or iterations) in the newest checkpoints of the missing runs."""
-            newest = [find_latest_checkpoint(work_dir) for work_dir in missing.values()]
-            return sum(min(length, int(path.stem.split("_")[1])) for path in newest if path is not None)
+            newest = {key: find_latest_checkpoint(work_dir) for key, work_dir in missing.items()}
+            return sum(min(lengths[n], int(path.stem.split("_")[1])) for (n, _), path in newest.items() if path)
 
-        runs, executor = Runs(TOOLS, args.cfg_options, args.jobs), ThreadPoolExecutor(args.jobs)
-        unit = "epoch" if "max_epochs" in train_cfg else "iter"
+        # The files of equal costs have the options in them, and their own number of epochs.
+        runs = Runs(TOOLS, [] if args.equal_macs else args.cfg_options, args.jobs)
+        executor = ThreadPoolExecutor(args.jobs)
+        total = sum(lengths[name] for name, _ in missing)
         with (
             stopped_at_the_end(runs, executor),
-            tqdm(total=length * len(missing), initial=progress(), unit=unit, desc=f"{len(missing)} runs") as bar,
+            tqdm(total=total, initial=progress(), unit=unit, desc=f"{len(missing)} runs") as bar,
         ):
             waiting = {
                 executor.submit(runs.run, files[name], seed, work_dir) for (name, seed), work_dir in missing.items()
@@ -90,10 +107,13 @@ def main() -> None:
                 bar.update(progress() - bar.n)
 
         summary = summarise({n: {s: work_dirs[n, s] / RESULTS_FILE for s in args.seeds} for n in names})
+        summary[f"{unit}s"] = lengths
         seeds = " ".join(map(str, args.seeds))
+        own_lengths = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        length = f"{own_lengths} {unit}s, of equal cost" if args.equal_macs else f"{lengths[names[0]]} {unit}s each"
         heading = (
             f"{summary['accuracy'].removeprefix('accuracy/')}, mean ± standard error over the seeds {seeds}; "
-            f"{length} {unit}s each; the best of up to {configs[names[0]].test_cfg.get('top_k', 5)} subnets of each "
+            f"{length}; the best of up to {configs[names[0]].test_cfg.get('top_k', 5)} subnets of each "
             f"target, chosen on {summary['selected_on']}, measured on {summary['measured_on']}"
         )
         for file in write_comparison(summary, out_dir, heading):
