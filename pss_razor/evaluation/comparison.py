@@ -176,18 +176,18 @@ def find_dominated(evidence: Evidence, method: str) -> dict[str, Any] | None:
     in_percent = evidence.accuracy.startswith("accuracy/")
     if len(by_seed) == 1 and not in_percent:
         return None
-    sign = 1 if evidence.rule == "greater" else -1
-    qualities: dict[str, dict[int, float]] = {}
+    accuracies: dict[str, dict[int, float]] = {}
     for seed, run in by_seed.items():
         for pick in run.values():
-            qualities.setdefault(pick.name, {})[seed] = sign * pick.accuracy
+            accuracies.setdefault(pick.name, {})[seed] = pick.accuracy
     pools = {pick.pool: pick.name for run in by_seed.values() for pick in run.values() if pick.pool is not None}
     found = {}
     for metric, target in sorted(pools):
         lower = [name for (m, t), name in pools.items() if m == metric and t < target]
-        cheaper = {name: qualities[name] for name in ["smallest", *lower] if name in qualities}
+        cheaper = {name: accuracies[name] for name in ["smallest", *lower] if name in accuracies}
         name = pools[metric, target]
-        dominating = find_dominating(qualities[name], cheaper, evidence.images if in_percent else None)
+        images = evidence.images if in_percent else None
+        dominating = find_dominating(accuracies[name], cheaper, images, evidence.rule)
         if dominating is not None:
             found[name] = dominating
     return found

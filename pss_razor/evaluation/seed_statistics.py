@@ -77,7 +77,7 @@ def binomial_error(first: float, second: float, images: int) -> float:
 
 
 def find_dominating(
-    own: Mapping[int, float], cheaper: Mapping[str, Mapping[int, float]], images: int | None
+    own: Mapping[int, float], cheaper: Mapping[str, Mapping[int, float]], images: int | None, rule: str = "greater"
 ) -> dict[str, Any] | None:
     """The cheaper subnet that is better by most, if any is better by more than one standard error of the difference.
 
@@ -85,13 +85,15 @@ def find_dominating(
     :func:`binomial_error`.
 
     Args:
-        own: Seed -> quality of a target's chosen subnet, more being better.
-        cheaper: Name -> seed -> quality of subnets that cost less.
-        images: Images of the measurement if qualities are accuracies in percent; None: one seed shows nothing.
+        own: Seed -> accuracy of a target's chosen subnet.
+        cheaper: Name -> seed -> accuracy of subnets that cost less.
+        images: Images of the measurement if the accuracies are in percent; None: one seed shows nothing.
+        rule: ``"greater"`` if more is better, else ``"less"``.
 
     Returns:
-        JSON-able ``by`` (the name), ``difference`` and ``standard_error``; None if none is better by so much.
+        JSON-able ``by`` (the name), ``difference`` (above 0) and ``standard_error``; None if none is so much better.
     """
+    sign = 1 if rule == "greater" else -1
     found: list[dict[str, Any]] = []
     for name, values in cheaper.items():
         row = paired_difference(values, own)
@@ -101,6 +103,6 @@ def find_dominating(
         if error is None and images is not None:
             seed = next(seed for seed in values if seed in own)
             error = binomial_error(values[seed], own[seed], images)
-        if error is not None and row["mean"] > error:
-            found.append({"by": name, "difference": row["mean"], "standard_error": error})
+        if error is not None and sign * row["mean"] > error:
+            found.append({"by": name, "difference": sign * row["mean"], "standard_error": error})
     return max(found, key=lambda row: row["difference"], default=None)

@@ -8,14 +8,14 @@ from pss_razor.visualization.main_result import (
     published_curves,
     published_results,
 )
-from pss_razor.visualization.method_comparison import draw_method_comparison, figure_of_method_comparison
-from pss_razor.visualization.pool_diagnosis import (
+from pss_razor.visualization.member_scatter import (
     ScatterPanel,
     draw_diagnosis,
     draw_scores,
     figure_of_diagnosis,
     figure_of_scores,
 )
+from pss_razor.visualization.method_comparison import draw_method_comparison, figure_of_method_comparison
 
 __all__ = [
     "Curve",

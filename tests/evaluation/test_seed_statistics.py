@@ -90,6 +90,13 @@ def test_what_dominates(own, cheaper, expected):
         assert found == {"by": by, "difference": pytest.approx(difference), "standard_error": pytest.approx(error)}
 
 
+def test_what_dominates_where_less_is_better():
+    found = find_dominating({0: 40.0}, {"smallest": {0: 30.0}, "a": {0: 90.0}}, 100, rule="less")
+    assert found["by"] == "smallest" and found["difference"] == 10
+    assert found["standard_error"] == pytest.approx(10 * math.sqrt(0.45))
+    assert find_dominating({0: 40.0}, {"a": {0: 90.0}}, 100, rule="less") is None
+
+
 def test_one_seed_shows_nothing_without_the_number_of_images():
     assert find_dominating({0: 1.0}, {"smallest": {0: 50.0}}, None) is None
     assert find_dominating({0: 1.0, 1: 2.0}, {"smallest": {0: 50.0, 1: 51.0}}, None) is not None

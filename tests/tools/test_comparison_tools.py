@@ -18,7 +18,10 @@ def fails(done, *words):
     assert line.startswith("error:") and all(word in line for word in words), line
 
 
-@pytest.mark.parametrize("tool", ["compare_samplers.py", "plot_main_result.py", "reproduce_released.py"])
+@pytest.mark.parametrize(
+    "tool",
+    ["compare_samplers.py", "diagnose_pools.py", "evidence_report.py", "plot_main_result.py", "reproduce_released.py"],
+)
 def test_help_answers_without_importing_torch(root, tool):
     program = f"""
 import runpy, sys

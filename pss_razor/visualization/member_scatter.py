@@ -60,6 +60,7 @@ def figure_of_diagnosis(panels: Sequence[ScatterPanel], accuracy: str, level: st
     Below, accuracies are those above the mean of the members of the same pool, so that all pools can share a panel.
     """
     from matplotlib.figure import Figure  # slow to import, and only needed here
+    from matplotlib.ticker import StrMethodFormatter
 
     width, height = _size_of_grid(panels)
     figure = Figure(figsize=(width, height + 3.4), dpi=110, layout="constrained")
@@ -73,6 +74,7 @@ def figure_of_diagnosis(panels: Sequence[ScatterPanel], accuracy: str, level: st
             known = [(age, value) for age, value in zip(panel.ages, above, strict=True) if age is not None]
             by_age.plot([age for age, _ in known], [value for _, value in known], ".", color=_COLOR, alpha=0.5)
     by_visits.set(xscale="log", xlabel="visits", ylabel=f"{label_of(accuracy)} above the pool's mean")
+    by_visits.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     by_age.set(xlabel="steps since the last visit")
     for axes in (by_visits, by_age):
         axes.axhline(0, color="0.5", lw=0.8)
