@@ -121,11 +121,12 @@ class TestTrainStep:
             "no_sync", space.largest, "backward", sampled, "backward", "sync", space.smallest, "backward",
         ]  # fmt: skip
 
-    def test_outputs_are_detached_scalars(self, algorithm, make_batch):
+    def test_outputs_are_detached_scalars_and_a_score(self, algorithm, make_batch):
         outputs = algorithm.train_step(make_batch(), Recorder(algorithm))
         assert set(outputs) == {"loss", "largest_ce", "sampled_kl", "smallest_kl", "score"}
-        for value in outputs.values():
-            assert value.shape == () and not value.requires_grad and math.isfinite(value)
+        for name, value in outputs.items():
+            assert value.shape == ((1,) if name == "score" else ())
+            assert not value.requires_grad and math.isfinite(value)
 
     def test_accuracy_of_the_head_is_reported(self, build_small, make_batch):
         algorithm = build_small(**{"architecture.head.cal_acc": True, "architecture.head.topk": (1, 5)})
@@ -143,6 +144,32 @@ class TestTrainStep:
         ):
             algorithm.train_step(make_batch(), optimizer)
         assert optimizer.steps == 1
+
+    def test_several_sampled_subnets(self, algorithm, make_batch):
+        """Against gradients put together here; each has its own score, in the order of the subnets."""
+        batch, space = make_batch(), algorithm.space
+        labels = torch.cat([sample.gt_label.label for sample in batch["data_samples"]])
+        sampled = [algorithm.sampled_subnet, space.decode(space.encode([space.largest])[0] // 3)]
+        subnets = [space.largest, *sampled, space.smallest]
+        logits = [logits_of(algorithm, subnet, batch["inputs"]) for subnet in subnets]
+        teacher = logits[0].detach().softmax(1)
+        divergences = [(teacher * (teacher.log() - z.log_softmax(1))).sum(1).mean() for z in logits[1:]]
+        total = F.cross_entropy(logits[0], labels) + sum(divergences)
+        parameters = dict(algorithm.named_parameters())
+        expected = dict(zip(parameters, torch.autograd.grad(total, parameters.values()), strict=True))
+
+        optimizer = Recorder(algorithm)
+        algorithm.sampled_subnets = sampled
+        outputs = algorithm.train_step(batch, optimizer)
+        assert (optimizer.steps, optimizer.backwards) == (1, 4)
+        for name, gradient in expected.items():
+            assert (optimizer.gradients[name] - gradient).abs().max() < 1e-2 * (gradient.abs().max() + 1e-4), name
+        scores = [-F.cross_entropy(z, labels).item() for z in logits[1:3]]
+        assert scores[0] != pytest.approx(scores[1], rel=1e-3)
+        assert outputs["score"].tolist() == pytest.approx(scores, rel=1e-4)
+        assert outputs["loss"].item() == pytest.approx(total.item(), rel=1e-4)
+        assert outputs["sampled_kl"].item() == pytest.approx(sum(d.item() for d in divergences[:2]) / 2, rel=1e-3)
+        assert algorithm.passes_of_step == [(subnet, 3) for subnet in subnets]
 
     def test_sampled_subnet_outside_the_space(self, algorithm, make_batch):
         algorithm.sampled_subnet = type(algorithm.space.largest)({**algorithm.space.largest, "resolution": 63})

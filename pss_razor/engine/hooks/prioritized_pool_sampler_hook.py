@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from pss_razor.core import AdditiveCost, ConfigError, Constraint, Draw, PrioritizedSubnetSampler, exponential_decay
@@ -22,6 +23,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         p_explore: Probability of a new subnet from the search space, at the start and at the end of training.
         temperature: Softmax temperature of draws from a pool, at the start and at the end.
         seed: Seed of the draws; None takes the runner's.
+        num_sampled: Subnets drawn for an iteration.
 
     Example:
         ``default_hooks=dict(subnet_sampler=dict(type='PrioritizedPoolSamplerHook', pool_size=50))``
@@ -36,13 +38,14 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         p_explore: tuple[float, float] = (1.0, 0.01),
         temperature: tuple[float, float] = (1.0, 0.01),
         seed: int | None = None,
+        num_sampled: int = 1,
     ) -> None:
         for name, value in dict(p_explore=p_explore, temperature=temperature).items():
             if len(value) != 2 or not all(v > 0 for v in value):
                 raise ConfigError(
                     f"{name} = {value} must be two positive numbers, at the start and the end of training"
                 )
-        super().__init__(seed)
+        super().__init__(seed, num_sampled)
         self.pool_size = pool_size
         self.score_momentum = score_momentum
         self.p_explore = p_explore
@@ -59,10 +62,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         return self.sampler.draw(*self._scheduled(runner))
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Draw the subnet of this iteration, and log whether it is a new one."""
+        """Draw the subnets of this iteration, and log the share of new ones."""
         super().before_train_iter(runner, batch_idx, data_batch)
-        assert self._draw is not None
-        runner.message_hub.update_scalar("train/explored", float(self._draw.explored))
+        if self._draws:
+            runner.message_hub.update_scalar("train/explored", fmean(draw.explored for draw in self._draws))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Log the number of entries of all pools, the exploration probability and the temperature."""
