@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from pss_razor.core import ConfigError
 from pss_razor.models import PSS
-from pss_razor.models.algorithms.pss import distillation_loss
 from pss_razor.registry import MODELS
 
 from mmengine.optim import OptimWrapper
@@ -201,27 +200,6 @@ class TestTrainStep:
         for name, logits, sign in (("largest_ce", largest, 1), ("score", sampled, -1)):
             expected = -(probabilities * logits.log_softmax(1)).sum(1).mean()
             assert outputs[name].item() == pytest.approx(sign * expected.item(), rel=1e-5)
-
-
-class TestDistillationLoss:
-    def test_by_hand(self):
-        teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
-        student = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log() + 3.0  # logits are free up to a constant
-        expected = (0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2
-        assert distillation_loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
-        reverse = (0.25 * math.log(1 / 2) + 0.75 * math.log(3 / 2)) / 2
-        assert distillation_loss(teacher, student).item() == pytest.approx(reverse, rel=1e-6)
-        assert distillation_loss(student, student + 1).item() == pytest.approx(0, abs=1e-7)
-
-    def test_gradient_is_the_difference_of_probabilities(self):
-        teacher, student = torch.randn(4, 5), torch.randn(4, 5, requires_grad=True)
-        distillation_loss(student, teacher).backward()
-        torch.testing.assert_close(student.grad, (student.detach().softmax(1) - teacher.softmax(1)) / 4)
-
-    def test_extreme_logits(self):
-        """A certain teacher: 0 · log 0 is 0."""
-        loss = distillation_loss(torch.zeros(1, 2), torch.tensor([[200.0, -200.0]]))
-        assert loss.item() == pytest.approx(math.log(2))
 
 
 class TestConfig:

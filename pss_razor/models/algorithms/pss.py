@@ -47,6 +47,8 @@ class PSS(BaseAlgorithm):
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
         teacher: Whose logits the sampled and the smallest subnet learn: ``"largest"``, the paper's, or ``"original"``,
             which needs a ``ConvertedImageClassifier`` that starts from trained weights.
+        distillation: The loss by which they learn them, of logits (N, classes) and the teacher's: a module, its config,
+            or None for :class:`~pss_razor.models.KLDistillation`.
         data_preprocessor: See ``BaseAlgorithm``.
         init_cfg: See ``BaseAlgorithm``.
 
@@ -73,6 +75,7 @@ class PSS(BaseAlgorithm):
         input_size: int | None = None,
         channels_last: bool = False,
         teacher: str = "largest",
+        distillation: dict | nn.Module | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -89,6 +92,8 @@ class PSS(BaseAlgorithm):
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
+        distillation = {"type": "KLDistillation"} if distillation is None else distillation
+        self.distillation = MODELS.build(distillation) if isinstance(distillation, Mapping) else distillation
         self.sampled_subnets: Sequence[Subnet] = ()
         self.passes_of_step: list[tuple[Subnet, int]] = []
         # Not a submodule: a checkpoint has the supernet alone, and a resumed training makes its teacher anew.
@@ -220,7 +225,7 @@ class PSS(BaseAlgorithm):
         with no_sync():
             largest, largest_loss = train(self.space.largest, head_loss)
             teacher = self._taught(largest, inputs, optim_wrapper)
-            distil = partial(distillation_loss, teacher=teacher)
+            distil = partial(self.distillation, teacher=teacher)
             sampled = [train(subnet, distil) for subnet in self.sampled_subnets]
         _, smallest_loss = train(self.space.smallest, distil)
         optim_wrapper.step()
@@ -245,11 +250,6 @@ class PSS(BaseAlgorithm):
         self.passes_of_step.append((self.space.largest, 1))  # it has the layers of the largest subnet
         with torch.no_grad(), optim_wrapper.optim_context(self):
             return original(inputs).float()
-
-
-def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``KL(teacher || student)`` of logits (N, classes), mean over the batch."""
-    return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
 def _labels(samples: list) -> Tensor:
