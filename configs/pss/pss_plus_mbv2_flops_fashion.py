@@ -1,11 +1,11 @@
-# PSS+ on Fashion-MNIST: pools are filled by scores on held-out images, and their members then trained; docs/evidence.md.
+# PSS+ on Fashion-MNIST: pools are filled by scores on held-out images, and then trained; see docs/evidence.md.
 _base_ = "./pss_mbv2_flops_fashion.py"
 
 default_hooks = dict(
     subnet_sampler=dict(
         score="held_out",
-        # Half of what is explored has one width multiplier for all layers; until the first scoring, all is explored.
-        shared_share=0.5,
+        # What is explored has one width multiplier for all layers; until the first scoring, all is explored.
+        shared_share=1.0,
         target_power=(1.0, 0.0),
         cost_power=-0.5,
         p_explore=(0.05, 0.05),

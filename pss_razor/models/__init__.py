@@ -16,7 +16,7 @@ from pss_razor.models.classifiers import ConvertedImageClassifier, SlimmableImag
 from pss_razor.models.data_preprocessors import LabelledTensorsDataPreprocessor, NonBlockingClsDataPreprocessor
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
-from pss_razor.models.losses import SmoothCrossEntropyLoss
+from pss_razor.models.losses import AlphaDivergence, KLDistillation, SmoothCrossEntropyLoss
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 from pss_razor.models.mutators import SubnetMutator
 from pss_razor.models.searched_subnet import searched_subnet
@@ -24,11 +24,13 @@ from pss_razor.models.wrappers import PortableDistributedDataParallel, PSSDistri
 
 __all__ = [
     "PSS",
+    "AlphaDivergence",
     "ConvertedImageClassifier",
     "ConvertedNetwork",
     "Cream",
     "CreamMobileNet",
     "CreamStep",
+    "KLDistillation",
     "LabelledTensorsDataPreprocessor",
     "LeanReLU6",
     "NonBlockingClsDataPreprocessor",

@@ -38,13 +38,13 @@ class Recorder(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.counts.clear()
-        self.subnet = dict(runner.model.module.sampled_subnet)
+        self.subnets = [dict(subnet) for subnet in runner.model.module.sampled_subnets]
         samples = [int(sample.gt_label.label) for sample in data_batch["data_samples"]]
         self.batch = {"inputs": torch.stack(list(data_batch["inputs"])), "labels": samples}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         step = {"before": self.before, "gradients": self.gradients, "loss": outputs["loss"]}
-        self.iterations.append({"subnet": self.subnet, "batch": self.batch, **step, **self.counts})
+        self.iterations.append({"subnets": self.subnets, "batch": self.batch, **step, **self.counts})
 
 
 def train(config_file: str, work_dir: str) -> dict:

@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 from pss_razor.core import ConfigError
 from pss_razor.models import PSS
-from pss_razor.models.algorithms.pss import distillation_loss
 from pss_razor.registry import MODELS
 
 from mmengine.optim import OptimWrapper
@@ -121,11 +120,12 @@ class TestTrainStep:
             "no_sync", space.largest, "backward", sampled, "backward", "sync", space.smallest, "backward",
         ]  # fmt: skip
 
-    def test_outputs_are_detached_scalars(self, algorithm, make_batch):
+    def test_outputs_are_detached_scalars_and_a_score(self, algorithm, make_batch):
         outputs = algorithm.train_step(make_batch(), Recorder(algorithm))
         assert set(outputs) == {"loss", "largest_ce", "sampled_kl", "smallest_kl", "score"}
-        for value in outputs.values():
-            assert value.shape == () and not value.requires_grad and math.isfinite(value)
+        for name, value in outputs.items():
+            assert value.shape == ((1,) if name == "score" else ())
+            assert not value.requires_grad and math.isfinite(value)
 
     def test_accuracy_of_the_head_is_reported(self, build_small, make_batch):
         algorithm = build_small(**{"architecture.head.cal_acc": True, "architecture.head.topk": (1, 5)})
@@ -143,6 +143,32 @@ class TestTrainStep:
         ):
             algorithm.train_step(make_batch(), optimizer)
         assert optimizer.steps == 1
+
+    def test_several_sampled_subnets(self, algorithm, make_batch):
+        """Against gradients put together here; each has its own score, in the order of the subnets."""
+        batch, space = make_batch(), algorithm.space
+        labels = torch.cat([sample.gt_label.label for sample in batch["data_samples"]])
+        sampled = [algorithm.sampled_subnet, space.decode(space.encode([space.largest])[0] // 3)]
+        subnets = [space.largest, *sampled, space.smallest]
+        logits = [logits_of(algorithm, subnet, batch["inputs"]) for subnet in subnets]
+        teacher = logits[0].detach().softmax(1)
+        divergences = [(teacher * (teacher.log() - z.log_softmax(1))).sum(1).mean() for z in logits[1:]]
+        total = F.cross_entropy(logits[0], labels) + sum(divergences)
+        parameters = dict(algorithm.named_parameters())
+        expected = dict(zip(parameters, torch.autograd.grad(total, parameters.values()), strict=True))
+
+        optimizer = Recorder(algorithm)
+        algorithm.sampled_subnets = sampled
+        outputs = algorithm.train_step(batch, optimizer)
+        assert (optimizer.steps, optimizer.backwards) == (1, 4)
+        for name, gradient in expected.items():
+            assert (optimizer.gradients[name] - gradient).abs().max() < 1e-2 * (gradient.abs().max() + 1e-4), name
+        scores = [-F.cross_entropy(z, labels).item() for z in logits[1:3]]
+        assert scores[0] != pytest.approx(scores[1], rel=1e-3)
+        assert outputs["score"].tolist() == pytest.approx(scores, rel=1e-4)
+        assert outputs["loss"].item() == pytest.approx(total.item(), rel=1e-4)
+        assert outputs["sampled_kl"].item() == pytest.approx(sum(d.item() for d in divergences[:2]) / 2, rel=1e-3)
+        assert algorithm.passes_of_step == [(subnet, 3) for subnet in subnets]
 
     def test_sampled_subnet_outside_the_space(self, algorithm, make_batch):
         algorithm.sampled_subnet = type(algorithm.space.largest)({**algorithm.space.largest, "resolution": 63})
@@ -174,27 +200,6 @@ class TestTrainStep:
         for name, logits, sign in (("largest_ce", largest, 1), ("score", sampled, -1)):
             expected = -(probabilities * logits.log_softmax(1)).sum(1).mean()
             assert outputs[name].item() == pytest.approx(sign * expected.item(), rel=1e-5)
-
-
-class TestDistillationLoss:
-    def test_by_hand(self):
-        teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
-        student = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log() + 3.0  # logits are free up to a constant
-        expected = (0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2
-        assert distillation_loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
-        reverse = (0.25 * math.log(1 / 2) + 0.75 * math.log(3 / 2)) / 2
-        assert distillation_loss(teacher, student).item() == pytest.approx(reverse, rel=1e-6)
-        assert distillation_loss(student, student + 1).item() == pytest.approx(0, abs=1e-7)
-
-    def test_gradient_is_the_difference_of_probabilities(self):
-        teacher, student = torch.randn(4, 5), torch.randn(4, 5, requires_grad=True)
-        distillation_loss(student, teacher).backward()
-        torch.testing.assert_close(student.grad, (student.detach().softmax(1) - teacher.softmax(1)) / 4)
-
-    def test_extreme_logits(self):
-        """A certain teacher: 0 · log 0 is 0."""
-        loss = distillation_loss(torch.zeros(1, 2), torch.tensor([[200.0, -200.0]]))
-        assert loss.item() == pytest.approx(math.log(2))
 
 
 class TestConfig:

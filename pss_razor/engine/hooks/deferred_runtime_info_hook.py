@@ -18,7 +18,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """``RuntimeInfoHook`` that reads the outputs of training steps all at once, just before they are logged.
 
     mmengine's reads every scalar in every iteration. Each read waits for the step to end, so that a GPU idles while the
-    next step is prepared. The logs are the same. Outputs may be numbers, and tensors on any device.
+    next step is prepared. The logs are the same. Outputs may be numbers, and tensors on any device, whose means
+    are logged.
 
     Example:
         ``default_hooks=dict(runtime_info=dict(type='DeferredRuntimeInfoHook'), …)``
@@ -51,7 +52,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         for step, outputs in enumerate(unread):
             for name, value in outputs.items():
                 if isinstance(value, torch.Tensor):
-                    places.setdefault(value.device, []).append((step, name, value.detach().reshape(()).double()))
+                    places.setdefault(value.device, []).append((step, name, value.detach().double().mean()))
         for placed in places.values():
             read = torch.stack([value for _, _, value in placed]).tolist()
             for (step, name, _), value in zip(placed, read, strict=True):

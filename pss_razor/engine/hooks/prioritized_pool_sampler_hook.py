@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             ``images``, ``fresh`` and ``keep``, see :class:`~pss_razor.core.Rescoring`.
         scoring_dataloader: Those images, or their config. They must be neither trained on nor used to choose or test.
         seed: Seed of the draws; None takes the runner's.
+        num_sampled: Subnets drawn for an iteration.
 
     Example:
         ``default_hooks=dict(subnet_sampler=dict(type='PrioritizedPoolSamplerHook', pool_size=50))``
@@ -87,6 +89,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         rescoring: Sequence[Mapping[str, Any]] = (),
         scoring_dataloader: DataLoader | dict | None = None,
         seed: int | None = None,
+        num_sampled: int = 1,
     ) -> None:
         for name, value in dict(p_explore=p_explore, temperature=temperature).items():
             if len(value) != 2 or not all(v > 0 for v in value):
@@ -113,7 +116,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             )
         if score == "held_out" and not self.rescoring:
             raise ConfigError("score = 'held_out' needs rescoring: without it the pools would stay empty")
-        super().__init__(seed)
+        super().__init__(seed, num_sampled)
         self.pool_size = pool_size
         self.score_momentum = score_momentum
         self.p_explore = p_explore
@@ -173,13 +176,13 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Draw the subnet of this iteration, after scoring pools anew if it is time; log whether it is a new one."""
+        """Draw the subnets of this iteration, after scoring pools anew if it is time; log the share of new ones."""
         while self._rescored < len(self.rescoring) and self._progress(runner) >= self.rescoring[self._rescored].at:
             self._rescore(runner, self.rescoring[self._rescored])
             self._rescored += 1
         super().before_train_iter(runner, batch_idx, data_batch)
-        assert self._draw is not None
-        runner.message_hub.update_scalar("train/explored", float(self._draw.explored))
+        if self._draws:
+            runner.message_hub.update_scalar("train/explored", fmean(draw.explored for draw in self._draws))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Log the number of entries of all pools, the exploration probability and the temperature."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,8 @@ class PSS(BaseAlgorithm):
     """Train one supernet whose subnets fit any budget (PSS-Net, arXiv 2109.05432).
 
     A training step runs the largest subnet on the labels, and the sampled and the smallest subnet on the largest's
-    detached logits; gradients add up and one optimizer step follows. Which subnet is sampled is not decided here:
-    :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnet` before every step.
+    detached logits; gradients add up and one optimizer step follows. Which subnet is sampled, or which are, is not
+    decided here: :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnets` before every step.
 
     A network that was converted may teach them instead, as it was before the training: with ``teacher="original"`` the
     sampled and the smallest subnet learn from its logits on the images at the largest resolution.
@@ -47,6 +47,8 @@ class PSS(BaseAlgorithm):
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
         teacher: Whose logits the sampled and the smallest subnet learn: ``"largest"``, the paper's, or ``"original"``,
             which needs a ``ConvertedImageClassifier`` that starts from trained weights.
+        distillation: The loss by which they learn them, of logits (N, classes) and the teacher's: a module, its config,
+            or None for :class:`~pss_razor.models.KLDistillation`.
         data_preprocessor: See ``BaseAlgorithm``.
         init_cfg: See ``BaseAlgorithm``.
 
@@ -55,7 +57,9 @@ class PSS(BaseAlgorithm):
         type='FlopsEstimator')), constraints=[dict(metric='flops', first=70, last=300, step=10)])``
 
     Attributes:
-        sampled_subnet: The subnet of the next training step.
+        sampled_subnets: The sampled subnets of the next training step.
+        passes_of_step: What the last training step ran: each subnet, and how many times the multiply-accumulates of its
+            forward pass that took, 3 with the backward pass and 1 without.
 
     Raises:
         ConfigError: The mutator is no :class:`SubnetMutator`, a constraint is malformed, its metric has no estimator,
@@ -71,6 +75,7 @@ class PSS(BaseAlgorithm):
         input_size: int | None = None,
         channels_last: bool = False,
         teacher: str = "largest",
+        distillation: dict | nn.Module | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -87,7 +92,10 @@ class PSS(BaseAlgorithm):
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
-        self.sampled_subnet: Subnet | None = None
+        distillation = {"type": "KLDistillation"} if distillation is None else distillation
+        self.distillation = MODELS.build(distillation) if isinstance(distillation, Mapping) else distillation
+        self.sampled_subnets: Sequence[Subnet] = ()
+        self.passes_of_step: list[tuple[Subnet, int]] = []
         # Not a submodule: a checkpoint has the supernet alone, and a resumed training makes its teacher anew.
         self.__dict__["_original"] = self._build_teacher(teacher)
 
@@ -110,6 +118,16 @@ class PSS(BaseAlgorithm):
         if (original := self.__dict__.get("_original")) is not None:
             original._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+    @property
+    def sampled_subnet(self) -> Subnet | None:
+        """The only one of :attr:`sampled_subnets`; None before it is drawn."""
+        (subnet,) = self.sampled_subnets or (None,)
+        return subnet
+
+    @sampled_subnet.setter
+    def sampled_subnet(self, subnet: Subnet) -> None:
+        self.sampled_subnets = (subnet,)
 
     def _order_ops(self) -> None:
         """Order the choices of every op by their FLOPs, so that there are a smallest and a largest subnet."""
@@ -164,7 +182,7 @@ class PSS(BaseAlgorithm):
         forward: Callable[..., Tensor] | None = None,
         no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> dict[str, Tensor]:
-        """One iteration of the method (PSS-Net, section 3): three subnets, one step.
+        """One iteration of the method (PSS-Net, section 3): several subnets on one batch, one step.
 
         Args:
             data: A batch of the data loader.
@@ -173,10 +191,11 @@ class PSS(BaseAlgorithm):
             no_sync: Context in which ``forward``'s backward does not exchange gradients; not used for the last subnet.
 
         Returns:
-            Scalars to log: the three losses, their sum ``loss``, accuracies if the head reports them, and ``score``:
-            minus the cross-entropy of the sampled subnet with the labels, from the logits that it was trained on.
+            Scalars to log: the losses of the largest, the sampled (their mean) and the smallest subnet, the sum of all
+            ``loss``, and accuracies if the head reports them; and ``score`` (num_sampled,): minus the cross-entropy of
+            each sampled subnet with the labels, from the logits that it was trained on.
         """
-        if self.sampled_subnet is None:
+        if not self.sampled_subnets:
             raise ConfigError(
                 "no subnet was sampled for this iteration; set "
                 "default_hooks.subnet_sampler=dict(type='PrioritizedPoolSamplerHook')"
@@ -184,50 +203,53 @@ class PSS(BaseAlgorithm):
         forward = forward or self
         batch: Any = self.data_preprocessor(data, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        labels = labels_of(samples)
+        self.passes_of_step = []
 
-        def logits_of(subnet: Subnet) -> Tensor:
+        def train(subnet: Subnet, loss_of: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+            """Logits (N, classes) and loss of a subnet, whose gradients are added."""
             self.mutator.activate(subnet)
             with optim_wrapper.optim_context(self):
-                return forward(inputs, samples, mode="tensor")
+                logits = forward(inputs, samples, mode="tensor")
+            loss = loss_of(logits.float())
+            optim_wrapper.backward(loss)
+            self.passes_of_step.append((subnet, 3))
+            return logits.detach().float(), loss.detach()
+
+        log_vars: dict[str, Tensor] = {}
+
+        def head_loss(logits: Tensor) -> Tensor:
+            loss, values = self.parse_losses(compat.head_losses(self.architecture.head, logits, samples))
+            log_vars.update(values)
+            return loss
 
         with no_sync():
-            teacher = logits_of(self.space.largest)
-            head_losses = compat.head_losses(self.architecture.head, teacher.float(), samples)
-            largest_loss, log_vars = self.parse_losses(head_losses)
-            optim_wrapper.backward(largest_loss)
-            teacher = self._taught(teacher, inputs, optim_wrapper)
-            sampled = logits_of(self.sampled_subnet).float()
-            sampled_loss = distillation_loss(sampled, teacher)
-            optim_wrapper.backward(sampled_loss)
-        smallest_loss = distillation_loss(logits_of(self.space.smallest).float(), teacher)
-        optim_wrapper.backward(smallest_loss)
+            largest, largest_loss = train(self.space.largest, head_loss)
+            teacher = self._taught(largest, inputs, optim_wrapper)
+            distil = partial(self.distillation, teacher=teacher)
+            sampled = [train(subnet, distil) for subnet in self.sampled_subnets]
+        _, smallest_loss = train(self.space.smallest, distil)
         optim_wrapper.step()
         optim_wrapper.zero_grad()
-        self.passes_of_step = [(self.space.largest, 3), (self.sampled_subnet, 3), (self.space.smallest, 3)]
-        self.sampled_subnet = None
-        metrics = {name: value for name, value in log_vars.items() if "loss" not in name}
+        self.sampled_subnets = ()
+        sampled_losses = [loss for _, loss in sampled]
+        labels = labels_of(samples)
         return {
-            "loss": (largest_loss + sampled_loss + smallest_loss).detach(),
-            "largest_ce": largest_loss.detach(),
-            "sampled_kl": sampled_loss.detach(),
-            "smallest_kl": smallest_loss.detach(),
-            "score": -F.cross_entropy(sampled.detach(), labels),
-            **metrics,
+            "loss": sum(sampled_losses, largest_loss) + smallest_loss,
+            "largest_ce": largest_loss,
+            "sampled_kl": torch.stack(sampled_losses).mean(),
+            "smallest_kl": smallest_loss,
+            "score": torch.stack([-F.cross_entropy(logits, labels) for logits, _ in sampled]),
+            **{name: value for name, value in log_vars.items() if "loss" not in name},
         }
 
     def _taught(self, largest: Tensor, inputs: Tensor, optim_wrapper: OptimWrapper) -> Tensor:
         """The teacher's logits (N, classes) of a batch of which the largest subnet's are known."""
         original: nn.Module | None = self.__dict__["_original"]
         if original is None:
-            return largest.detach().float()
+            return largest
+        self.passes_of_step.append((self.space.largest, 1))  # it has the layers of the largest subnet
         with torch.no_grad(), optim_wrapper.optim_context(self):
             return original(inputs).float()
-
-
-def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``KL(teacher || student)`` of logits (N, classes), mean over the batch."""
-    return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
 
 
 def labels_of(samples: list) -> Tensor:
