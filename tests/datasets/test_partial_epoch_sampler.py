@@ -10,6 +10,7 @@ from pss_razor.datasets import PartialEpochSampler
 from pss_razor.registry import DATA_SAMPLERS
 
 from mmengine.dataset import DefaultSampler
+from mmengine.hooks import Hook
 
 
 def epochs(sampler, numbers):
@@ -96,3 +97,37 @@ def test_built_from_a_config():
 def test_nothing_to_draw(images, num_samples):
     with pytest.raises(ConfigError, match="must both be at least 1"):
         PartialEpochSampler(range(images), num_samples)
+
+
+class Images(Hook):
+    """Which images every epoch had, by their index in the dataset."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def before_train_epoch(self, runner):
+        self.epochs.append(list(runner.train_dataloader.sampler))
+
+
+def test_a_resumed_training_goes_on_in_the_same_order(make_runner, tmp_path, assert_same_training):
+    """96 images in epochs of 48: the third is the first half of the second order."""
+    options = {
+        "train_dataloader.sampler": dict(_delete_=True, type="PartialEpochSampler", num_samples=48),
+        "val_cfg": None,
+        "val_dataloader": None,
+        "val_evaluator": None,
+    }
+    hooks = [Images(), Images()]
+    whole = make_runner(tmp_path / "whole", options)
+    whole.register_hook(hooks[0])
+    whole.train()
+    assert whole.iter == 9
+    first, second, third = hooks[0].epochs
+    assert sorted(first + second) == list(range(96)) and sorted(third) != sorted(first)
+
+    resume = {"load_from": str(tmp_path / "whole" / "epoch_2.pth"), "resume": True, "randomness.seed": 7}
+    resumed = make_runner(tmp_path / "resumed", {**options, **resume})
+    resumed.register_hook(hooks[1])
+    resumed.train()
+    assert hooks[1].epochs == [third]
+    assert_same_training(tmp_path / "whole" / "epoch_3.pth", tmp_path / "resumed" / "epoch_3.pth")

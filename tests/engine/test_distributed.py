@@ -74,6 +74,13 @@ def test_one_step_and_one_exchange_an_iteration(ranks):
 
 
 @needs_two_processes
+def test_the_cost_is_that_of_both(ranks):
+    first, second = (rank["cost"] for rank in ranks)
+    assert first == second and first["gmacs"] > 0
+    assert (first["steps"], first["images"]) == (12, 12 * 16)
+
+
+@needs_two_processes
 def test_metrics_are_those_of_all_images_on_every_rank(ranks):
     assert ranks[0]["metrics"] == ranks[1]["metrics"]
     assert all((value * 48 / 100) == pytest.approx(round(value * 48 / 100), abs=1e-4)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from pss_razor.engine.hooks import TrainingCostHook
 from pss_razor.engine.launch import build_runner, close_process_group, load_config
 
 from mmengine.dist import get_rank
@@ -64,6 +65,7 @@ def train(config_file: str, work_dir: str) -> dict:
         "iterations": recorder.iterations,
         "parameters": dict(runner.model.module.named_parameters()),
         "sampler": sampler.state_dict(),
+        "cost": next(hook.cost for hook in runner.hooks if isinstance(hook, TrainingCostHook)),
         "metrics": runner.val_loop.run(),
         "dtype": runner.model.module.data_preprocessor.mean.dtype,
     }
