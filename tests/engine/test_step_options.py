@@ -75,21 +75,18 @@ def test_resumed_equals_never_stopped(trained, make_runner, tmp_path, assert_sam
     assert_same_training(f"{runner.work_dir}/epoch_3.pth", tmp_path / "epoch_3.pth")
 
 
+@pytest.mark.parametrize("trained", ["average"], indirect=True)
 def test_the_average_is_in_the_checkpoint_and_lags_behind(trained):
-    kind, _, runner, _ = trained
+    _, _, runner, _ = trained
     state = torch.load(f"{runner.work_dir}/epoch_3.pth", weights_only=True)["state_dict"]
-    if kind != "average":
-        assert not any(name.startswith("average.") for name in state)
-        return
     assert state["average.updates"] == 6
     name = "backbone.conv1.conv.weight"
     assert not torch.equal(state[f"average.network.{name}"], state[f"architecture.{name}"])
 
 
+@pytest.mark.parametrize("trained", ["average"], indirect=True)
 def test_is_evaluated(trained, make_runner, tmp_path):
-    kind, options, runner, _ = trained
-    if kind != "average":
-        pytest.skip("its checkpoint is that of any training")
+    _, options, runner, _ = trained
     options = {key: value for key, value in options.items() if not key.startswith("val_")}
     tested = make_runner(tmp_path, {**options, "load_from": f"{runner.work_dir}/epoch_3.pth", "test_cfg.top_k": 1})
     assert "largest/accuracy/top1" in tested.test()
