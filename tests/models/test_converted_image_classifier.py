@@ -284,7 +284,7 @@ class TestOriginalTeacher:
         assert not any(p.requires_grad for p in teacher.parameters())
 
     @pytest.mark.parametrize(("config", "teacher", "message"), [
-        (TINY, "smallest", r"teacher = 'smallest' is not known; choose from \['largest', 'original'\]"),
+        (TINY, "smallest", r"teacher = 'smallest' is not known; choose from \['largest', 'original', 'average'\]"),
         (TINY.with_name("tiny_supernet.py"), "original", "a SlimmableImageClassifier starts from nothing"),
     ])  # fmt: skip
     def test_errors(self, config, teacher, message):

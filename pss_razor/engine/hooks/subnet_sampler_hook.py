@@ -94,6 +94,12 @@ class SubnetSamplerHook(Hook, ABC):
         algorithm = get_algorithm(runner)
         if hasattr(algorithm.architecture, "summary"):
             runner.logger.info(algorithm.architecture.summary())
+        if any(algorithm.largest_first):
+            alone, rise = algorithm.largest_first
+            runner.logger.info(
+                f"largest_first: of {runner.max_iters} iterations, the largest subnet is trained alone in the first "
+                f"{alone * runner.max_iters:.0f}; the others come in over the next {rise * runner.max_iters:.0f}"
+            )
         check_dataloader(algorithm, runner.train_dataloader, "train_dataloader")
         with isolated_random_state(0):  # augmentation draws random numbers
             images = algorithm.data_preprocessor(first_image(runner.train_dataloader), False)["inputs"]
@@ -108,9 +114,13 @@ class SubnetSamplerHook(Hook, ABC):
         check_dataloader(get_algorithm(runner), runner.test_dataloader, "test_dataloader")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Draw the subnets of this iteration, the same on all ranks."""
-        self._draws = [self.draw(runner) for _ in range(self.num_sampled)]
-        get_algorithm(runner).sampled_subnets = [draw.subnet for draw in self._draws]
+        """Draw the subnets of this iteration, the same on all ranks; none where the largest is trained alone."""
+        algorithm = get_algorithm(runner)
+        algorithm.progress = runner.iter / runner.max_iters
+        self._draws = [self.draw(runner) for _ in range(self.num_sampled)] if algorithm.student_weight > 0 else []
+        algorithm.sampled_subnets = [draw.subnet for draw in self._draws]
+        if any(algorithm.largest_first):
+            runner.message_hub.update_scalar("train/student_weight", algorithm.student_weight)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
@@ -119,10 +129,10 @@ class SubnetSamplerHook(Hook, ABC):
 
         The sampler reads them when it needs them, mostly some iterations later; reading now would wait for the step.
         """
-        assert self._draws and outputs is not None
-        copies = HostCopy(
-            torch.stack(all_gather(self.batch_scores(outputs).reshape(-1)), dim=1)
-        )  # (num_sampled, ranks)
+        if not self._draws:
+            return
+        assert outputs is not None
+        copies = HostCopy(torch.stack(all_gather(self.batch_scores(outputs).reshape(-1)), dim=1))
 
         def mean_score(index: int) -> float:
             return fmean(copies.tolist()[index])
