@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import Any
 from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, best_of_pools, is_number, parse_json
 from pss_razor.evaluation.results import read_criterion, read_document
 
+MEMBER_COLUMNS = ("resource", "accuracy", "selection_accuracy", "score")
 _FORMAT = 1
+_LARGEST = 1e30
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Run:
         method: The method.
         seed: The seed.
         picks: The largest, the smallest, and the chosen subnet of each target.
-        members: Name of a pool -> columns ``resource``, ``accuracy``, ``selection_accuracy`` and ``score`` of all its
-            subnets that were measured; None in a column is a value that is not known.
+        members: Name of a pool -> :data:`MEMBER_COLUMNS` of all its subnets that were measured; None in a column is a
+            value that is not known.
         training: ``steps``, ``images`` seen and ``gmacs`` (1e9 multiply-accumulates) of the training, where known.
     """
 
@@ -177,12 +178,8 @@ def _run(method: str, seed: int, document: Mapping[str, Any], criterion: Criteri
     for own in document["subnets"]:
         if own.metric is not None:
             columns = members.setdefault(own.name, {})
-            for key, number in (
-                ("resource", own.resources[own.metric]),
-                ("accuracy", value(own.measured)),
-                ("selection_accuracy", value(own.selection_metrics)),
-                ("score", own.score),
-            ):
+            numbers = (own.resources[own.metric], value(own.measured), value(own.selection_metrics), own.score)
+            for key, number in zip(MEMBER_COLUMNS, numbers, strict=True):
                 columns.setdefault(key, []).append(number)
     picks = tuple(pick(own) for own in best_of_pools(document["subnets"], criterion))
     training = document.get("training")
@@ -225,25 +222,45 @@ def _check(evidence: Evidence) -> None:
         ValueError: A value is of another kind.
         TypeError: Likewise.
         AttributeError: Likewise.
+        KeyError: A cost is missing.
     """
     if not evidence.runs or type(evidence.images) is not int or evidence.images < 1:
         raise ValueError(f"{len(evidence.runs)} runs on {evidence.images!r:.50} images")
     Criterion(evidence.accuracy, evidence.rule)
-    metrics = set(evidence.units)
+    _check_texts(evidence.accuracy, *evidence.units, *evidence.units.values(), *evidence.about.keys())
+    _check_numbers("trained alone", *(value for own in evidence.alone.values() for value in own.values()))
+    if not all(evidence.alone.values()):
+        raise ValueError("a subnet trained alone has no accuracy")
     for run in evidence.runs:
-        if type(run.seed) is not int or not isinstance(run.method, str):
-            raise ValueError(f"seed {run.seed!r:.50} of {run.method!r:.50}")
+        _check_texts(run.method)
+        if type(run.seed) is not int or sum((r.method, r.seed) == (run.method, run.seed) for r in evidence.runs) > 1:
+            raise ValueError(f"seed {run.seed!r:.50} of {run.method:.50} is no integer, or there twice")
         for pick in run.picks:
-            costs = [pick.resources[pick.metric]] if pick.metric is not None else list(pick.resources.values())
-            if not (is_number(pick.accuracy) and all(is_number(cost) and cost > 0 for cost in costs)):
-                raise ValueError(f"accuracy {pick.accuracy!r:.50} at {costs!r:.50} of {pick.name!r:.50}")
-            if pick.metric is not None and not (pick.metric in metrics and is_number(pick.target)):
-                raise ValueError(f"target {pick.target!r:.50} of {pick.metric!r:.50}")
+            _check_texts(pick.name)
+            _check_numbers(f"accuracy of {pick.name:.50}", pick.accuracy)
+            if pick.metric is not None:
+                _check_texts(evidence.units[pick.metric])
+                cost = pick.resources[pick.metric]
+                _check_numbers(f"target and resource of {pick.name:.50}", pick.target, cost)
+                if cost <= 0:
+                    raise ValueError(f"resource {cost} of {pick.name:.50}")
         for name, columns in run.members.items():
-            lengths = {len(column) for column in columns.values()}
-            values = [value for column in columns.values() for value in column if value is not None]
-            if len(lengths) != 1 or not all(is_number(value) and math.isfinite(value) for value in values):
-                raise ValueError(f"members of {name!r:.50}")
+            if columns.keys() != set(MEMBER_COLUMNS) or len({len(column) for column in columns.values()}) != 1:
+                raise ValueError(f"members of {name:.50}: wanted are columns {MEMBER_COLUMNS} of one length")
+            known = (value for column in columns.values() for value in column if value is not None)
+            _check_numbers(f"members of {name:.50}", *known)
         for name, value in (run.training or {}).items():
-            if not is_number(value):
-                raise ValueError(f"training: {name} is {value!r:.50}")
+            _check_numbers(f"training, {name:.50}", value)
+
+
+def _check_texts(*values: Any) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            raise TypeError(f"{value!r:.50} is no text")
+
+
+def _check_numbers(what: str, *values: Any) -> None:
+    """Check that values are numbers, and none so large that sums of them are infinite."""
+    for value in values:
+        if not is_number(value) or abs(value) > _LARGEST:
+            raise ValueError(f"{what}: {value!r:.50}")

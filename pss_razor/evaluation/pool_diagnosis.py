@@ -31,7 +31,7 @@ _OF_CHOICES = {
     "members_mean": "members: mean",
     "members_best": "best",
     "fresh_mean": "fresh draws: mean",
-    "fresh_best": "best",
+    "fresh_best": "best of as many",
     "pick_minus_members": "best by score - members' mean",
     "pick_minus_fresh": "best by score - fresh mean",
 }
@@ -84,8 +84,9 @@ def diagnose_pools(
         - ``means``: name of a figure -> ``mean`` and ``standard_error`` over the pools that have it, and ``pools``,
           their number.
 
-        Figures are None where they cannot be computed. Accuracies of the best of several are those on the images that
-        they were chosen by. ``tau`` is Kendall's rank correlation over the members of a pool.
+        Figures are None where they cannot be computed; checkpoints of version 0.2 know of no steps and no turnover.
+        Accuracies of the best of several are those on the images that they were chosen by, and the best of the fresh
+        ones is that of as many as there are members. ``tau`` is Kendall's rank correlation over the members of a pool.
 
     Raises:
         ConfigError: There are no pools, or a number cannot work.
@@ -223,9 +224,7 @@ def _figures(
     qualities = column("accuracy", sign)
     return {
         "entries": len(pool),
-        "visits": pool.turnover.visits,
-        "insertions": pool.turnover.insertions,
-        "drops": pool.turnover.drops,
+        **{key: getattr(pool.turnover, key) if step else None for key in ("visits", "insertions", "drops")},
         "visits_a_member": _mean([record["visits"] for record in members]),
         "steps_in_pool": ages["first_step"],
         "steps_since_visit": ages["last_step"],
@@ -233,7 +232,7 @@ def _figures(
         "members_mean": members_mean,
         "members_best": best(accuracies, default=None),
         "fresh_mean": fresh_mean,
-        "fresh_best": best(fresh_accuracies, default=None),
+        "fresh_best": best(fresh_accuracies[: len(members) or None], default=None),
         "pick_minus_members": None if pick is None or members_mean is None else pick - members_mean,
         "pick_minus_fresh": None if pick is None or fresh_mean is None else pick - fresh_mean,
         "tau_score_accuracy": kendall_tau(column("score"), qualities),

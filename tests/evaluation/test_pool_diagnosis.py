@@ -111,7 +111,7 @@ def test_figures(evaluator):
         half = sampler.conditional_samplers[metric].constraint.step / 2 + 1e-9
         assert 1 <= len(own["fresh"]) <= 4 and all(abs(f["resource"] - target) <= half for f in own["fresh"])
         assert figures["fresh_mean"] == pytest.approx(statistics.fmean(f["accuracy"] for f in own["fresh"]))
-        assert figures["fresh_best"] == max(f["accuracy"] for f in own["fresh"])
+        assert figures["fresh_best"] == max(f["accuracy"] for f in own["fresh"][: len(members) or None])
         assert figures["entries"] == len(pool)
         if not entries:
             assert figures["pick"] is figures["members_best"] is figures["tau_score_accuracy"] is None
@@ -175,6 +175,19 @@ def test_dominated_by_a_cheaper_subnet(evaluator):
     # On few images 15 points say nothing.
     few = diagnose_pools(evaluator, measure, CRITERION, 10)
     assert few["pools"]["flops_0.5"]["dominated"] is None
+
+
+def test_a_checkpoint_without_steps(evaluator):
+    evaluator.sampler.step = 0
+    for pool in evaluator.sampler.pools.values():
+        for entry in pool:
+            entry.first_step = entry.last_step = None
+    diagnosis = diagnose_pools(evaluator, make_measure(evaluator)[0], CRITERION, IMAGES)
+    figures = diagnosis["pools"]["flops_0.3"]["figures"]
+    unknown = ("visits", "insertions", "drops", "steps_in_pool", "steps_since_visit", "tau_last_step_accuracy")
+    assert [figures[key] for key in unknown] == [None] * 6 and figures["visits_a_member"] >= 1
+    assert "| 0.3 MFLOPs | 6 | - | - | - |" in format_diagnosis(diagnosis)
+    assert draw_pools(diagnosis).startswith(b"\x89PNG")
 
 
 def test_table(evaluator):

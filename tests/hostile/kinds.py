@@ -38,6 +38,8 @@ from pss_razor.deploy.bundle import round_bn_statistics
 from pss_razor.deploy.files import write_tensors
 from pss_razor.engine.launch import load_config
 from pss_razor.estimators.latency.latency_table import LatencyTable
+from pss_razor.evaluation.evidence import MEMBER_COLUMNS, Evidence, Pick, Run, read_evidence
+from pss_razor.evaluation.evidence_report import format_evidence
 from pss_razor.evaluation.results import read_document
 from pss_razor.export.record import ExportRecord
 from pss_razor.models.searched_subnet import _check_subnet, _read_yaml
@@ -208,6 +210,14 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
 
     record = {"name": "flops_1", "metric": "flops", "target": 1, "metrics": {"accuracy/top1": 50.0}, **subnet}
     results = {"format": 1, "model": "x", "units": {"flops": "MFLOPs"}, "subnets": [record, {**record, "target": 2}]}
+    ends = [Pick(name, None, None, {"flops": cost}, 50.0) for name, cost in (("largest", 3.0), ("smallest", 1.0))]
+    picks = (*ends, *(Pick(f"flops_{t}", "flops", t, {"flops": float(t)}, 40.0 + t, 41.0, -0.5) for t in (1, 2)))
+    columns: dict[str, list[float | None]] = dict(zip(MEMBER_COLUMNS, ([1.0], [41.0], [None], [-0.5]), strict=True))
+    runs = tuple(Run(m, s, picks, {"flops_1": columns}, {"steps": 9}) for m in ("a", "b") for s in (0, 1))
+    evidence = Evidence(
+        *("accuracy/top1", "greater", 100, {"flops": "MFLOPs"}, "these", None),
+        *(runs, {"flops_1": {0: 42.0}}, {"device": "cpu"}),
+    )
     export_record = {
         "key": [1],
         "formats": {"torch": {"settings": None, "sha256": {"export.json": "0"}, "facts": {"parity_error": 0}}},
@@ -233,6 +243,10 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         "manifest of ONNX files": Kind(onnx_folder, OnnxAdaptiveModel.load),
         "latency table": Kind(json_file(table, "table.json"), lambda path: LatencyTable.load(path / "table.json")),
         "results": Kind(json_file(results, "results.json"), lambda path: read_document(path / "results.json")),
+        "evidence": Kind(
+            json_file(json.loads(evidence.to_json()), "evidence.json"),
+            lambda path: format_evidence(read_evidence(path / "evidence.json")),
+        ),
         "export record": Kind(json_file(export_record, "export.json"), lambda p: ExportRecord(p, [1]).facts("torch")),
         "latency table of the authors": Kind(*_their_table()),
         "checkpoint": Kind(*_checkpoint(folder)),
