@@ -21,6 +21,6 @@ param_scheduler = dict(end=24)
 # The only validation is that of the last epoch.
 train_cfg = dict(max_epochs=24, val_interval=24)
 auto_scale_lr = dict(base_batch_size=64)
-test_cfg = dict(top_k=10, selection_dataloader=_base_.selection_dataloader)
+test_cfg = dict(top_k=5, selection_dataloader=_base_.selection_dataloader)
 # 1,200 steps: pools of 8 targets are full in time.
 default_hooks = dict(logger=dict(interval=25), subnet_sampler=dict(pool_size=20))

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pss_razor.core import ConfigError
-from pss_razor.engine.hooks import SubnetSamplerHook, TrainingCostHook
+from pss_razor.engine.hooks import PrioritizedPoolSamplerHook, SubnetSamplerHook, TrainingCostHook
 from pss_razor.evaluation.random_state import isolated_random_state
 from pss_razor.models import PSS
 from pss_razor.registry import HOOKS, MODELS
@@ -20,20 +21,24 @@ from mmcls.structures import ClsDataSample
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
 
 _SEED = 0
 
 
-def expected_macs_of_image(config: Config, draws: int = 2000) -> float:
-    """Multiply-accumulates of a training step at the start of training, for each image, in millions.
+def expected_macs(config: Config, draws: int = 2000) -> tuple[float, float]:
+    """Multiply-accumulates of a training, in millions, before anything is trained.
 
-    The sampler hook draws as often as it is said, with empty pools, and the algorithm makes its steps of a network that
-    computes nothing; ``passes_of_step`` says which subnets it ran. So whatever the config changes in a step is counted;
-    other hooks' work, such as scoring, is not.
+    The sampler hook draws as often as it is said, over the whole of a training, and the algorithm makes its steps of a
+    network that computes nothing; ``passes_of_step`` says which subnets it ran. So whatever the config changes in a
+    step is counted. Pools do not learn; where they are scored anew, the scores are random.
 
     Args:
         config: Of a :class:`PSS`, with its sampler hook in ``default_hooks``.
         draws: How many steps to average over; the standard error of the mean falls with its root.
+
+    Returns:
+        Of a step, on average, for each image; and of scoring pools anew, in all.
 
     Raises:
         ConfigError: The model is no :class:`PSS`, or no hook samples subnets.
@@ -46,36 +51,37 @@ def expected_macs_of_image(config: Config, draws: int = 2000) -> float:
     if place is None:
         raise ConfigError("default_hooks has none that samples subnets; set subnet_sampler")
     sampler_hook = HOOKS.build([hook for hook in config.default_hooks.values() if hook][place])
+    if isinstance(sampler_hook, PrioritizedPoolSamplerHook):
+        generator = np.random.default_rng(_SEED)
+        sampler_hook.score_held_out = lambda runner, rescoring, subnets: generator.normal(size=len(subnets)).tolist()  # type: ignore[method-assign]
     with isolated_random_state(_SEED):
         algorithm = MODELS.build(config.model)
         if not isinstance(algorithm, PSS):
             raise ConfigError(f"the model is a {type(algorithm).__name__}; its steps cannot be foreseen, a PSS's can")
-        # What a hook asks of a runner that has just begun.
+        step = _EmptyStep(algorithm)
+        of_steps, of_scores = TrainingCostHook(), TrainingCostHook()
+        # What a hook asks of a runner.
         runner: Any = SimpleNamespace(
-            hooks=[sampler_hook],
+            hooks=[sampler_hook, of_scores],
             model=algorithm,
             seed=_SEED,
             logger=logging.getLogger(__name__),
             message_hub=SimpleNamespace(update_scalar=lambda name, value: None),
             train_loop=None,
-            epoch=0,
             iter=0,
-            max_epochs=1,
-            max_iters=1,
+            max_iters=draws,
         )
-        step = _EmptyStep(algorithm)
-        cost_hook = TrainingCostHook()
-        for hook in (sampler_hook, cost_hook):
+        for hook in (sampler_hook, of_steps, of_scores):
             hook.before_run(runner)
-        for _ in range(draws):
+        for runner.iter in range(draws):
             sampler_hook.before_train_iter(runner, 0)
-            cost_hook.add(step(), images=1)
-    assert cost_hook.cost is not None
-    return cost_hook.cost["gmacs"] * 1e3 / draws
+            of_steps.add(step(), images=1)
+    assert of_steps.cost is not None and of_scores.cost is not None
+    return of_steps.cost["gmacs"] * 1e3 / draws, of_scores.cost["gmacs"] * 1e3
 
 
 def equal_cost_epochs(configs: Mapping[str, Config]) -> dict[str, int]:
-    """Epochs with which trainings cost what the first one costs, by :func:`expected_macs_of_image`.
+    """Epochs with which trainings cost what the first one costs, by :func:`expected_macs`.
 
     Args:
         configs: Name -> config. All have as many images in an epoch.
@@ -89,10 +95,20 @@ def equal_cost_epochs(configs: Mapping[str, Config]) -> dict[str, int]:
     for name, config in configs.items():
         if "max_epochs" not in config.train_cfg:
             raise ConfigError(f"{name} counts iterations; equal multiply-accumulates are made by epochs")
-    macs = {name: expected_macs_of_image(config) for name, config in configs.items()}
-    first = next(iter(configs))
-    budget = configs[first].train_cfg.max_epochs * macs[first]
-    return {name: max(1, round(budget / own)) for name, own in macs.items()}
+    macs = {name: expected_macs(config) for name, config in configs.items()}
+    first = next(iter(configs.values()))
+    of_step, of_scores = next(iter(macs.values()))
+    budget = first.train_cfg.max_epochs * of_step
+    if any(scores for _, scores in macs.values()):
+        images = _images_an_epoch(first)
+        macs = {name: (step, scores / images) for name, (step, scores) in macs.items()}
+        budget += of_scores / images
+    return {name: max(1, round((budget - scores) / step)) for name, (step, scores) in macs.items()}
+
+
+def _images_an_epoch(config: Config) -> int:
+    loader = Runner.build_dataloader(config.train_dataloader)
+    return len(loader.sampler) // loader.batch_size * loader.batch_size if loader.drop_last else len(loader.sampler)
 
 
 class _EmptyStep:

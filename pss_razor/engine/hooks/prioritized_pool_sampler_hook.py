@@ -20,6 +20,7 @@ from pss_razor.core import (
     Draw,
     PrioritizedSubnetSampler,
     Rescoring,
+    Subnet,
     build_rescorings,
     exponential_decay,
     is_number,
@@ -30,7 +31,6 @@ from pss_razor.evaluation.checks import check_dataloader, get_algorithm
 from pss_razor.evaluation.held_out_scores import load_held_out_images, score_on
 from pss_razor.registry import HOOKS
 
-from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 _SCORES = ("loss", "relative", "held_out")
@@ -209,19 +209,23 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         scores = super().batch_scores(outputs)
         return scores + outputs["largest_ce"] if self.score == "relative" else scores
 
-    def _rescore(self, runner: Runner, rescoring: Rescoring) -> None:
-        """Score the entries of all pools, and new subnets, on the same held-out images; keep the best."""
-        algorithm = get_algorithm(runner)
+    def score_held_out(self, runner: Runner, rescoring: Rescoring, subnets: Sequence[Subnet]) -> list[float]:
+        """Minus the cross-entropy of subnets on the held-out images of a rescoring."""
         assert self._scored_on is not None
-        subnets = {key: list(found) for key, found in self.sampler.to_score(rescoring.fresh).items()}
+        algorithm = get_algorithm(runner)
         seed = int(np.random.SeedSequence(runner.seed, spawn_key=(self._rescored,)).generate_state(1)[0])
         images, labels = load_held_out_images(algorithm, self._scored_on, rescoring.images, seed)
+        return score_on(algorithm, subnets, images, labels)
+
+    def _rescore(self, runner: Runner, rescoring: Rescoring) -> None:
+        """Score the entries of all pools, and new subnets, on the same held-out images; keep the best."""
+        subnets = {key: list(found) for key, found in self.sampler.to_score(rescoring.fresh).items()}
         # A subnet can be in the pools of several metrics.
         distinct = list(dict.fromkeys(itertools.chain(*subnets.values())))
-        scores = dict(zip(distinct, score_on(algorithm, distinct, images, labels), strict=True))
+        scores = dict(zip(distinct, self.score_held_out(runner, rescoring, distinct), strict=True))
         for hook in runner.hooks:
             if isinstance(hook, TrainingCostHook):
-                hook.add([(subnet, 1) for subnet in distinct], len(labels) * get_world_size())
+                hook.add([(subnet, 1) for subnet in distinct], rescoring.images)
         self.sampler.rescore({key: {s: scores[s] for s in own} for key, own in subnets.items()}, rescoring.keep)
         runner.logger.info(
             f"{len(distinct)} subnets scored anew on {rescoring.images} held-out images; the pools keep "
