@@ -15,8 +15,7 @@ from common import Figure, build, build_optimizer, main, make_batch, make_static
 from torch.nn import functional as F
 
 from pss_razor.core import Subnet
-from pss_razor.models import PSS
-from pss_razor.models.algorithms.pss import distillation_loss
+from pss_razor.models import PSS, KLDistillation
 
 from mmengine.config import Config
 
@@ -77,7 +76,7 @@ def static_step(
             with optimizer.optim_context(network):
                 logits = network(images, mode="tensor")
             logits = logits.float()
-            loss = F.cross_entropy(logits, labels) if teacher is None else distillation_loss(logits, teacher)
+            loss = F.cross_entropy(logits, labels) if teacher is None else KLDistillation()(logits, teacher)
             teacher = logits.detach() if teacher is None else teacher
             optimizer.backward(loss)
         optimizer.step()

@@ -8,6 +8,7 @@ compat.apply()
 
 from mmengine.registry import FUNCTIONS  # noqa: E402
 from mmrazor.registry import (  # noqa: E402
+    DATA_SAMPLERS,
     DATASETS,
     HOOKS,
     LOOPS,
@@ -24,6 +25,7 @@ from mmrazor.registry import (  # noqa: E402
 
 __all__ = [
     "DATASETS",
+    "DATA_SAMPLERS",
     "FUNCTIONS",
     "HOOKS",
     "LOOPS",

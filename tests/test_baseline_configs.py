@@ -12,12 +12,13 @@ from pss_razor.registry import HOOKS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 METHODS = ["usnet", "mutualnet", "uniform"]
-BASES = ["mbv1_flops", "mbv2_flops", "mbv2_flops_digits"]
+SMALL = ["digits", "fashion", "cifar10", "cifar100"]
+BASES = ["mbv1_flops", "mbv2_flops", *(f"mbv2_flops_{data}" for data in SMALL)]
 
 
 def test_there_are_configs():
     names = {path.stem for path in (CONFIGS / "baselines").glob("*.py")}
-    assert names == {f"{method}_{base}" for method in METHODS for base in BASES}
+    assert names == {f"{method}_{base}" for method in METHODS for base in BASES} | {"alone_mbv2_flops_fashion"}
 
 
 @pytest.fixture(scope="module")

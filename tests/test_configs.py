@@ -107,9 +107,11 @@ class TestEveryConfig:
         """The batch comes at the largest resolution of the space."""
         largest = max(config.model.architecture.resolutions or [config.model.get("input_size")])
         for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
-            image = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
-            results = dict(img=image, img_shape=(100, 80), ori_shape=(100, 80), gt_label=0)
-            for transform in images_of(loader).pipeline:
+            dataset = images_of(loader)
+            shape = (28 + 2 * dataset.padding,) * 2 if dataset.type == "FashionMNIST" else (100, 80)
+            image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+            results = dict(img=image, img_shape=shape, ori_shape=shape, gt_label=0)
+            for transform in dataset.pipeline:
                 if transform.type != "LoadImageFromFile":
                     results = TRANSFORMS.build(transform)(results)
             assert results["inputs"].shape == (3, largest, largest)
@@ -208,7 +210,9 @@ class TestImageNet:
         assert preprocessor.mean == [123.675, 116.28, 103.53] and preprocessor.std == [58.395, 57.12, 57.375]
 
 
-@pytest.mark.parametrize("name", [n for n in CONFIGS if n.endswith(("_digits", "_cifar10", "_held_out"))])
+@pytest.mark.parametrize(
+    "name", [n for n in CONFIGS if n.endswith(("_digits", "_cifar10", "_cifar100", "_fashion", "_held_out"))]
+)
 def test_subnets_are_chosen_on_images_of_their_own(load_config, name):
     """No image is trained on, chosen by and measured on at once; the paper's protocol chooses on the test images."""
     config = load_config(name)
@@ -219,6 +223,12 @@ def test_subnets_are_chosen_on_images_of_their_own(load_config, name):
         assert selection.test_mode and not train.test_mode
         assert selection.dataset.data_prefix == train.dataset.data_prefix == "train"
         assert config.test_dataloader.dataset.data_prefix == "val"
+    elif "fashion" in name:
+        scoring = config.scoring_dataloader.dataset
+        assert [part.span for part in (train, scoring, selection)] == [(0, 50_000), (50_000, 54_000), (54_000, 58_000)]
+        assert not any(part.test_mode for part in (train, scoring, selection))
+        assert config.test_dataloader.dataset.test_mode and "span" not in config.test_dataloader.dataset
+        assert scoring.pipeline == selection.pipeline
     else:
         size = 1437 if "digits" in name else 50_000
         assert train.indices - selection.indices == size  # the first and the last ones
@@ -282,6 +292,26 @@ def test_digits_are_normalised_by_their_own_statistics(load_config):
     pixels = np.stack([dataset.get_data_info(i)["img"] for i in range(len(dataset))]).astype(float)
     assert pixels.mean() == pytest.approx(config.model.data_preprocessor.mean[0], abs=2)
     assert pixels.std() == pytest.approx(config.model.data_preprocessor.std[0], abs=2)
+
+
+def test_fashion_mnist_is_normalised_by_its_own_statistics(load_config):
+    from pss_razor.datasets import FashionMNIST
+
+    folder = Path(__file__).resolve().parents[2] / "shared" / "datasets" / "fashion_mnist"
+    if not folder.is_dir():
+        pytest.skip(f"no files of Fashion-MNIST at {folder}")
+    preprocessor = load_config("pss_mbv2_flops_fashion").model.data_preprocessor
+    dataset = FashionMNIST(str(folder), test_mode=False, span=(0, 10_000), pipeline=[])
+    pixels = np.stack([dataset.get_data_info(i)["img"] for i in range(len(dataset))]).astype(np.float32)
+    assert pixels.mean() == pytest.approx(preprocessor.mean[0], abs=1)
+    assert pixels.std() == pytest.approx(preprocessor.std[0], abs=1)
+
+
+def test_an_evidence_run_is_1200_steps(load_config):
+    config = load_config("pss_mbv2_flops_fashion")
+    loader = config.train_dataloader
+    assert loader.sampler.num_samples % loader.batch_size == 0
+    assert config.train_cfg.max_epochs * loader.sampler.num_samples // loader.batch_size == 1200
 
 
 class TestPretrained:

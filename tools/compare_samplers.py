@@ -1,17 +1,11 @@
 """Train methods on the same budget, data and seeds: ``python tools/compare_samplers.py CONFIG… --out-dir DIR``."""
 
 import argparse
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pss_razor.commands.command_line import one_line_errors
+from pss_razor.commands.runs import Runs, is_complete, keep_settings, stopped_at_the_end
 
 TOOLS = Path(__file__).resolve().parent
 _POLL_SECONDS = 2.0
@@ -28,70 +22,14 @@ def parse_args() -> argparse.Namespace:
         "--out-dir", required=True, help="folder for runs and the comparison; an interrupted comparison continues"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at once; above 1 each has one CPU thread")
+    parser.add_argument(
+        "--equal-macs",
+        action="store_true",
+        help="train the other methods for as many whole epochs as cost what the first one costs, in expected "
+        "multiply-accumulates; without it all train for as many epochs",
+    )
     parser.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="settings of all configs")
     return parser.parse_args()
-
-
-class Runs:
-    """Runs of tools/train.py and tools/test.py as processes of their own, which end with this one."""
-
-    def __init__(self, options: list[str], jobs: int) -> None:
-        self.options = options
-        self.environment = {**os.environ, **({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})}
-        self._processes: set[subprocess.Popen] = set()
-        self._stopped = False
-
-    def run(self, config: str, seed: int, work_dir: Path) -> None:
-        """Train and test one method with one seed; an interrupted run continues from its newest checkpoint."""
-        from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
-        from pss_razor.core import PSSError
-        from pss_razor.evaluation.results import RESULTS_FILE
-
-        work_dir.mkdir(parents=True, exist_ok=True)
-        common = ["--work-dir", str(work_dir), "--cfg-options", *self.options, f"randomness.seed={seed}"]
-        self._call(work_dir, "train.py", config, "--resume", "auto", "--no-validate", *common)
-        checkpoint = find_latest_checkpoint(work_dir)
-        if checkpoint is None:
-            raise PSSError(f"{work_dir}: the training left no checkpoint; see {work_dir / 'run.log'}")
-        self._call(work_dir, "test.py", config, str(checkpoint), "--out", str(work_dir / RESULTS_FILE), *common)
-
-    def stop(self) -> None:
-        """Terminate the running processes, and start no more."""
-        self._stopped = True
-        for process in list(self._processes):
-            process.terminate()
-
-    def _call(self, work_dir: Path, tool: str, *args: str) -> None:
-        from pss_razor.core import PSSError
-
-        if self._stopped:
-            return
-        log = work_dir / "run.log"
-        command = [sys.executable, str(TOOLS / tool), *args]
-        with log.open("a") as file:
-            process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=self.environment)
-            self._processes.add(process)
-            try:
-                code = process.wait()
-            finally:
-                self._processes.discard(process)
-        if code != 0 and not self._stopped:
-            last = next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "")
-            raise PSSError(
-                f"tools/{tool} failed in {work_dir} (exit code {code}): {last.removeprefix('error: ')}; the whole "
-                f"output is in {log}. The other runs are kept: call again to continue"
-            )
-
-
-@contextlib.contextmanager
-def stopped_at_the_end(runs: Runs, executor: ThreadPoolExecutor) -> Iterator[None]:
-    """Stop all runs when the body ends, by an error or SIGTERM too."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        runs.stop()
-        executor.shutdown(cancel_futures=True)
 
 
 def main() -> None:
@@ -102,16 +40,12 @@ def main() -> None:
         from tqdm import tqdm
 
         from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
-        from pss_razor.core import ConfigError, atomic_write
+        from pss_razor.config import set_epochs
+        from pss_razor.core import ConfigError
+        from pss_razor.engine.expected_cost import equal_cost_epochs
         from pss_razor.engine.launch import load_config
         from pss_razor.evaluation.comparison import check_comparable, name_methods, summarise, write_comparison
-        from pss_razor.evaluation.results import RESULTS_FILE, read_document
-
-        def is_complete(work_dir: Path) -> bool:
-            if (work_dir / RESULTS_FILE).exists():
-                read_document(work_dir / RESULTS_FILE)  # raises if it is something else
-                return True
-            return False
+        from pss_razor.evaluation.results import RESULTS_FILE
 
         out_dir = Path(args.out_dir)
         if out_dir.exists() and not out_dir.is_dir():
@@ -131,36 +65,37 @@ def main() -> None:
             for name, file in zip(names, args.configs, strict=True)
         }
         check_comparable(configs)
+        if args.equal_macs:
+            for name, epochs in equal_cost_epochs(configs).items():
+                set_epochs(configs[name], epochs)
 
         folders = {name: out_dir / Path(file).stem for name, file in zip(names, args.configs, strict=True)}
         for name, config in configs.items():
-            settings = {k: v for k, v in config.to_dict().items() if k not in ("work_dir", "randomness", "env_cfg")}
-            text = json.dumps(settings, indent=1, sort_keys=True, default=str)
-            file = folders[name] / "settings.json"
-            if file.exists() and file.read_text() != text:
-                raise ConfigError(
-                    f"{folders[name]} has runs of other settings than {name} has now; choose another --out-dir"
-                )
-            file.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(file, text.encode())
+            keep_settings(folders[name], config, name)
 
         files = dict(zip(names, args.configs, strict=True))
+        if args.equal_macs:
+            files = {name: str(folders[name] / "config.py") for name in names}
+            for name, config in configs.items():
+                config.dump(files[name])
         # Seeds in the outer loop, so that an interrupted comparison has all methods for some seeds.
         work_dirs = {(name, seed): folders[name] / f"seed{seed}" for seed in args.seeds for name in names}
         missing = {key: work_dir for key, work_dir in work_dirs.items() if not is_complete(work_dir)}
-        train_cfg = next(iter(configs.values())).train_cfg
-        length = int(train_cfg.get("max_epochs") or train_cfg["max_iters"])
+        unit = "epoch" if "max_epochs" in configs[names[0]].train_cfg else "iter"
+        lengths = {name: int(config.train_cfg[f"max_{unit}s"]) for name, config in configs.items()}
 
         def progress() -> int:
             """Epochs (or iterations) in the newest checkpoints of the missing runs."""
-            newest = [find_latest_checkpoint(work_dir) for work_dir in missing.values()]
-            return sum(min(length, int(path.stem.split("_")[1])) for path in newest if path is not None)
+            newest = {key: find_latest_checkpoint(work_dir) for key, work_dir in missing.items()}
+            return sum(min(lengths[n], int(path.stem.split("_")[1])) for (n, _), path in newest.items() if path)
 
-        runs, executor = Runs(args.cfg_options, args.jobs), ThreadPoolExecutor(args.jobs)
-        unit = "epoch" if "max_epochs" in train_cfg else "iter"
+        # The files of equal costs have the options in them, and their own number of epochs.
+        runs = Runs(TOOLS, [] if args.equal_macs else args.cfg_options, args.jobs)
+        executor = ThreadPoolExecutor(args.jobs)
+        total = sum(lengths[name] for name, _ in missing)
         with (
             stopped_at_the_end(runs, executor),
-            tqdm(total=length * len(missing), initial=progress(), unit=unit, desc=f"{len(missing)} runs") as bar,
+            tqdm(total=total, initial=progress(), unit=unit, desc=f"{len(missing)} runs") as bar,
         ):
             waiting = {
                 executor.submit(runs.run, files[name], seed, work_dir) for (name, seed), work_dir in missing.items()
@@ -172,10 +107,13 @@ def main() -> None:
                 bar.update(progress() - bar.n)
 
         summary = summarise({n: {s: work_dirs[n, s] / RESULTS_FILE for s in args.seeds} for n in names})
+        summary[f"{unit}s"] = lengths
         seeds = " ".join(map(str, args.seeds))
+        own_lengths = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        length = f"{own_lengths} {unit}s, of equal cost" if args.equal_macs else f"{lengths[names[0]]} {unit}s each"
         heading = (
             f"{summary['accuracy'].removeprefix('accuracy/')}, mean ± standard error over the seeds {seeds}; "
-            f"{length} {unit}s each; the best of up to {configs[names[0]].test_cfg.get('top_k', 5)} subnets of each "
+            f"{length}; the best of up to {configs[names[0]].test_cfg.get('top_k', 5)} subnets of each "
             f"target, chosen on {summary['selected_on']}, measured on {summary['measured_on']}"
         )
         for file in write_comparison(summary, out_dir, heading):

@@ -91,7 +91,7 @@ def use_image_folder(
                 estimator["table"] = f"data/latency_tables/{name}"
     _spread_targets(config, num_targets, (image_size / old_size) ** 2)
     if epochs is not None:
-        _set_epochs(config, epochs)
+        set_epochs(config, epochs)
 
 
 def resize_images(config: Settings, image_size: int) -> None:
@@ -265,10 +265,19 @@ def _count(constraint: Settings) -> int:
     return round((constraint["last"] - constraint["first"]) / constraint["step"]) + 1
 
 
-def _set_epochs(config: Settings, epochs: int) -> None:
+def set_epochs(config: Settings, epochs: int) -> None:
+    """Change the length of a recipe's training; schedules and what else counts epochs change in proportion.
+
+    Args:
+        config: In a config file ``_base_``; or a config that was read. Changed in place.
+        epochs: At least 1.
+
+    Raises:
+        ConfigError: The recipe counts iterations.
+    """
     train = config["train_cfg"]
     if not train.get("by_epoch"):
-        raise ConfigError("use_image_folder: epochs is given, but this recipe does not count epochs; leave it out")
+        raise ConfigError(f"{epochs} epochs are asked for, but this recipe does not count epochs; leave them out")
     factor = epochs / train["max_epochs"]
     train["max_epochs"] = epochs
     train["val_interval"] = max(1, round(train.get("val_interval", 1) * factor))

@@ -6,7 +6,6 @@ from pss_razor.core.baselines.baseline_samplers import (
     MutualNetSubnetSampler,
     UniformSubnetSampler,
     USNetSubnetSampler,
-    shared_multiplier_subnets,
 )
 from pss_razor.core.cream.cream_space import (
     CREAM_OPS,
@@ -36,11 +35,13 @@ from pss_razor.core.extras import check_extra
 from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
 from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools, Turnover
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
+from pss_razor.core.pss.rescoring import Rescoring, build_rescorings
 from pss_razor.core.pss.schedule import exponential_decay
 from pss_razor.core.sampling.build_conditional_sampler import build_conditional_sampler
 from pss_razor.core.sampling.chain_sampler import ChainSampler
 from pss_razor.core.sampling.conditional_sampler import ConditionalSampler, EnumeratedSampler, ListSampler
 from pss_razor.core.sampling.range_sampler import RangeSampler
+from pss_razor.core.sampling.shared_multiplier import shared_multiplier_subnets
 from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
 from pss_razor.core.sampling.tree_sampler import TreeSampler
 from pss_razor.core.scalars import is_number, is_scalar
@@ -89,6 +90,7 @@ __all__ = [
     "PrioritizedSubnetSampler",
     "ProductTerm",
     "RangeSampler",
+    "Rescoring",
     "SearchSpace",
     "Subnet",
     "SubnetSampler",
@@ -102,6 +104,7 @@ __all__ = [
     "best_of_pools",
     "build_conditional_sampler",
     "build_constraints",
+    "build_rescorings",
     "check_arch",
     "check_extra",
     "check_metrics",

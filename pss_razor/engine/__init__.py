@@ -7,6 +7,7 @@ from pss_razor.engine.hooks import (
     PrioritizedPoolSamplerHook,
     RandomStateHook,
     SubnetSamplerHook,
+    TrainingCostHook,
 )
 from pss_razor.engine.loops import ConstrainedSearchLoop, PoolTestLoop, PoolValLoop
 from pss_razor.engine.optimizers import CPUAmpOptimWrapper, MergedGroupsConstructor, RMSpropTF
@@ -24,5 +25,6 @@ __all__ = [
     "RMSpropTF",
     "RandomStateHook",
     "SubnetSamplerHook",
+    "TrainingCostHook",
     "epoch_worker_seed",
 ]

@@ -28,24 +28,33 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
     norms = _tracking_norms(model)
     if not norms:
         return
-    training = {module: module.training for module in model.modules()}
     momenta = {norm: norm.momentum for norm in norms}
-    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
     try:
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.train()
-        with torch.no_grad():
+        with normalised_by_batches(model), torch.no_grad():
             for index, batch in enumerate(batches):
                 for norm in norms:
                     # Cumulative average. None would give the same, but torch would read the count off the device.
                     norm.momentum = 1 / (index + 1)
                 forward(batch)
     finally:
-        for module, mode in training.items():
-            module.training = mode
         for norm, momentum in momenta.items():
             norm.momentum = momentum
+
+
+@contextlib.contextmanager
+def normalised_by_batches(model: nn.Module) -> Iterator[None]:
+    """BN in training mode, so that a batch is normalised by its own statistics, and all else in evaluation mode."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    for norm in _tracking_norms(model):
+        norm.train()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 def get_bn_statistics(model: nn.Module) -> BNStatistics:

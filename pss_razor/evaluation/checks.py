@@ -83,7 +83,8 @@ def check_image_size(algorithm: PSS, images: Tensor, name: str) -> None:
     Raises:
         ConfigError: They are of another size.
     """
-    largest = algorithm.space.largest.get("resolution")
+    # Of the supernet, which an algorithm may search a part of.
+    largest = algorithm.mutator.space.largest.get("resolution")
     where = "the largest of model.architecture.resolutions" if largest is not None else "model.input_size"
     expected = largest if largest is not None else algorithm.input_size
     height, width = images.shape[-2:]

@@ -69,6 +69,7 @@ def write_results(loop: Any, subnets: Sequence[EvaluatedSubnet], path: Path) -> 
         "dataset": type(loop.dataloader.dataset).__name__,
         "num_classes": getattr(algorithm.architecture.head, "num_classes", None),
         "units": {metric: estimator.unit for metric, estimator in algorithm.estimators.items()},
+        "training": loop.training_cost,
         "subnets": [_to_json(space, own) for own in subnets],
     }
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +91,17 @@ def describe_images(dataset: Any) -> str:
     """Which images a dataset has: its type, what its config says of the part, and how many."""
     parts = [
         f"{key}={value!r}"
-        for key in ("split", "fold", "num_splits", "test_mode", "data_root", "data_prefix", "ann_file", "_indices")
+        for key in (
+            "split",
+            "span",
+            "fold",
+            "num_splits",
+            "test_mode",
+            "data_root",
+            "data_prefix",
+            "ann_file",
+            "_indices",
+        )
         if (value := _setting(dataset, key)) not in (None, "", {})
     ]
     inner = getattr(dataset, "dataset", None)  # of a wrapper, such as mmcls.KFoldDataset

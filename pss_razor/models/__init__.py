@@ -2,7 +2,7 @@
 
 from pss_razor import registry  # noqa: F401 - mends the stack before a module here imports mmrazor
 from pss_razor.models.activations import LeanReLU6
-from pss_razor.models.algorithms import PSS, Cream, CreamStep
+from pss_razor.models.algorithms import PSS, Cream, CreamStep, SubnetAlone
 from pss_razor.models.backbones import (
     ConvertedNetwork,
     CreamMobileNet,
@@ -16,7 +16,7 @@ from pss_razor.models.classifiers import ConvertedImageClassifier, SlimmableImag
 from pss_razor.models.data_preprocessors import LabelledTensorsDataPreprocessor, NonBlockingClsDataPreprocessor
 from pss_razor.models.dynamic_ops import SlicedBatchNorm2d, SlicedConv2d, SlicedLinear, StaticShuffle
 from pss_razor.models.heads import SlicedLinearClsHead
-from pss_razor.models.losses import SmoothCrossEntropyLoss
+from pss_razor.models.losses import AlphaDivergence, KLDistillation, SmoothCrossEntropyLoss
 from pss_razor.models.mutables import PrefixChannelContainer, PrefixMutableChannel, ScaledChannel
 from pss_razor.models.mutators import SubnetMutator
 from pss_razor.models.searched_subnet import searched_subnet
@@ -24,11 +24,13 @@ from pss_razor.models.wrappers import PortableDistributedDataParallel, PSSDistri
 
 __all__ = [
     "PSS",
+    "AlphaDivergence",
     "ConvertedImageClassifier",
     "ConvertedNetwork",
     "Cream",
     "CreamMobileNet",
     "CreamStep",
+    "KLDistillation",
     "LabelledTensorsDataPreprocessor",
     "LeanReLU6",
     "NonBlockingClsDataPreprocessor",
@@ -48,6 +50,7 @@ __all__ = [
     "SlimmableResNet",
     "SmoothCrossEntropyLoss",
     "StaticShuffle",
+    "SubnetAlone",
     "SubnetMutator",
     "build_supernet",
     "connect",

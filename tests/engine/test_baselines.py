@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from pss_razor.core import CheckpointError, ConfigError
-from pss_razor.engine import BaselineSamplerHook, PrioritizedPoolSamplerHook
+from pss_razor.engine import BaselineSamplerHook
+from pss_razor.engine.hooks import SubnetSamplerHook
 
 from mmengine.hooks import Hook
 
@@ -121,15 +122,15 @@ def test_checkpoint_of_another_method(trained, make_runner, straight, tmp_path):
 class Outputs:
     """A hook between iterations, without a training."""
 
-    def __init__(self, make_runner, tmp_path):
-        self.runner = make_runner(tmp_path, NO_VALIDATION)
+    def __init__(self, make_runner, tmp_path, options=None):
+        self.runner = make_runner(tmp_path, {**NO_VALIDATION, **(options or {})})
         self.runner._train_loop = self.runner.build_train_loop(self.runner._train_loop)
         self.runner.call_hook("before_run")
-        (self.hook,) = [hook for hook in self.runner.hooks if isinstance(hook, PrioritizedPoolSamplerHook)]
+        (self.hook,) = [hook for hook in self.runner.hooks if isinstance(hook, SubnetSamplerHook)]
 
     def iterate(self, score):
         self.hook.before_train_iter(self.runner, 0)
-        draw = self.hook._draw
+        (draw,) = self.hook._draws
         self.hook.after_train_iter(self.runner, 0, outputs={"score": score})
         return draw
 
@@ -170,6 +171,35 @@ def test_scores_are_read_before_the_next_draw(make_runner, tmp_path):
         assert draw == at_once.draw(*outputs.hook._scheduled(outputs.runner))
         at_once.update(draw, float(torch.tensor(-1.0 / (iteration + 1))))
     assert at_once.state_dict() == outputs.hook.sampler.state_dict()
+
+
+def test_each_draw_gets_its_own_score(make_runner, tmp_path):
+    outputs = Outputs(make_runner, tmp_path, {"default_hooks.subnet_sampler.num_sampled": 3})
+    one_by_one = copy.deepcopy(outputs.hook.sampler)
+    for iteration in range(20):
+        outputs.hook.before_train_iter(outputs.runner, 0)
+        draws = [one_by_one.draw(*outputs.hook._scheduled(outputs.runner)) for _ in range(3)]
+        assert list(outputs.runner.model.sampled_subnets) == [draw.subnet for draw in draws]
+        scores = [-1.0 / (3 * iteration + number) for number in (1, 2, 3)]
+        outputs.hook.after_train_iter(outputs.runner, 0, outputs={"score": torch.tensor(scores, dtype=torch.float64)})
+        for draw, score in zip(draws, scores, strict=True):
+            one_by_one.update(draw, score)
+    assert one_by_one.state_dict() == outputs.hook.sampler.state_dict()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_baselines_draw_several(method, make_runner, tmp_path):
+    options = options_of(method)
+    options["default_hooks.subnet_sampler"]["num_sampled"] = 2
+    outputs = Outputs(make_runner, tmp_path, options)
+    outputs.hook.before_train_iter(outputs.runner, 0)
+    assert len(outputs.runner.model.sampled_subnets) == 2
+
+
+@pytest.mark.parametrize("num_sampled", [0, -1, 1.5])
+def test_num_sampled(num_sampled):
+    with pytest.raises(ConfigError, match=rf"BaselineSamplerHook: num_sampled = {num_sampled} must be 1 or more"):
+        BaselineSamplerHook("uniform", num_sampled=num_sampled)
 
 
 def test_a_checkpoint_has_the_last_score(make_runner, tmp_path):

@@ -17,8 +17,11 @@ from mmengine.registry import MODEL_WRAPPERS
 needs_two_processes = pytest.mark.slow
 
 
-# Widths; ops, of which a step leaves some out; widths and depths, of which the smallest subnet leaves blocks out.
-@pytest.fixture(scope="module", params=["tiny_supernet.py", "tiny_one_shot.py", "tiny_converted.py"])
+# Widths; ops, of which a step leaves some out; widths and depths, of which the smallest subnet leaves blocks out; two
+# sampled subnets a step.
+@pytest.fixture(
+    scope="module", params=["tiny_supernet.py", "tiny_one_shot.py", "tiny_converted.py", "tiny_two_sampled.py"]
+)
 def tiny_config(request):
     return Path(__file__).parents[1] / "tiny" / request.param
 
@@ -46,9 +49,9 @@ def test_every_rank_has_the_same_subnet_and_its_own_images(ranks):
     first, second = (rank["iterations"] for rank in ranks)
     assert len(first) == len(second) == 12
     for a, b in zip(first, second, strict=True):
-        assert a["subnet"] == b["subnet"]
+        assert a["subnets"] == b["subnets"]
         assert not torch.equal(a["batch"]["inputs"], b["batch"]["inputs"])
-    assert len({tuple(iteration["subnet"].items()) for iteration in first}) > 3
+    assert len({tuple(subnet.items()) for iteration in first for subnet in iteration["subnets"]}) > 3
 
 
 @needs_two_processes
@@ -64,10 +67,17 @@ def test_weights_end_identical(ranks, assert_same):
 
 @needs_two_processes
 def test_one_step_and_one_exchange_an_iteration(ranks):
-    # Three backward passes, but every gradient element goes over the network once.
+    # Three backward passes or more, but every gradient element goes over the network once.
     elements = sum(p.numel() for p in ranks[0]["parameters"].values())
     for rank in ranks:
         assert {(i["steps"], i["exchanged"]) for i in rank["iterations"]} == {(1, elements)}
+
+
+@needs_two_processes
+def test_the_cost_is_that_of_both(ranks):
+    first, second = (rank["cost"] for rank in ranks)
+    assert first == second and first["gmacs"] > 0
+    assert (first["steps"], first["images"]) == (12, 12 * 16)
 
 
 @needs_two_processes
@@ -106,8 +116,8 @@ def test_equals_one_process_that_averages_the_halves(ranks, tiny_config, make_ru
 
     for index, halves in enumerate(zip(*(rank["iterations"] for rank in ranks), strict=True)):
         runner.train_loop._epoch = index // 6
-        draw = sampler.draw(*hook._scheduled(runner))
-        assert dict(draw.subnet) == halves[0]["subnet"], index
+        draws = [sampler.draw(*hook._scheduled(runner)) for _ in range(hook.num_sampled)]
+        assert [dict(draw.subnet) for draw in draws] == halves[0]["subnets"], index
         # From the same weights every time: over several steps rounding grows to differences of any size.
         for name, parameter in parameters.items():
             parameter.data.copy_(halves[0]["before"][name])
@@ -115,17 +125,18 @@ def test_equals_one_process_that_averages_the_halves(ranks, tiny_config, make_ru
         scores = []
         for half in halves:  # each with its own BN statistics
             samples = [ClsDataSample().set_gt_label(label) for label in half["batch"]["labels"]]
-            algorithm.sampled_subnet = draw.subnet
+            algorithm.sampled_subnets = [draw.subnet for draw in draws]
             outputs = algorithm.train_step({"inputs": half["batch"]["inputs"], "data_samples": samples}, WithoutStep())
             torch.testing.assert_close(outputs["loss"], half["loss"], rtol=1e-5, atol=0)
-            scores.append(float(outputs["score"]))
+            scores.append(outputs["score"].tolist())
         gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
         assert gradients.keys() == halves[0]["gradients"].keys() == halves[1]["gradients"].keys()
         for name, gradient in gradients.items():
             exchanged = halves[0]["gradients"][name]
             error = (gradient / 2 - exchanged).abs().max() / exchanged.abs().max()
             assert error <= 1e-6, (index, name)
-        sampler.update(draw, sum(scores) / 2)
+        for draw, of_halves in zip(draws, zip(*scores, strict=True), strict=True):
+            sampler.update(draw, sum(of_halves) / 2)
 
     for metric, pools in sampler.state_dict()["pools"].items():
         for target, entries in pools.items():

@@ -89,6 +89,22 @@ def test_pss_waits_only_for_its_logs(train, config):
     assert sum(done.event_waits) > 0
 
 
+def test_options_of_the_step_do_not_wait(train):
+    """An average's count is read once, which says whether it goes on from a checkpoint."""
+    options = {
+        "train_cfg.max_epochs": 1,
+        "train_dataloader.dataset.indices": 48,
+        "model.constraints": [dict(metric="flops", num_targets=2)],
+        "model.teacher": "average",
+        "model.largest_first": (0.0, 0.5),
+        "model.loss_weights": dict(metric="flops", power=0.5),
+        "model.distillation": dict(type="AlphaDivergence"),
+        "default_hooks.subnet_sampler.num_sampled": 2,
+    }
+    done = train("tiny_supernet.py", options)
+    assert [places(waits) for waits in done.waits] == [{"averaged_network:update": 1}, {}, {LOGS: 1}]
+
+
 def test_spos_waits_only_for_its_logs(train):
     done = train("tiny_spos.py", {"train_cfg.max_epochs": 1, "train_dataloader.dataset.indices": 48})
     assert [places(waits) for waits in done.waits] == [{}, {}, {LOGS: 1}]

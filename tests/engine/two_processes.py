@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
+from pss_razor.engine.hooks import TrainingCostHook
 from pss_razor.engine.launch import build_runner, close_process_group, load_config
 
 from mmengine.dist import get_rank
@@ -38,13 +39,13 @@ class Recorder(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.counts.clear()
-        self.subnet = dict(runner.model.module.sampled_subnet)
+        self.subnets = [dict(subnet) for subnet in runner.model.module.sampled_subnets]
         samples = [int(sample.gt_label.label) for sample in data_batch["data_samples"]]
         self.batch = {"inputs": torch.stack(list(data_batch["inputs"])), "labels": samples}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         step = {"before": self.before, "gradients": self.gradients, "loss": outputs["loss"]}
-        self.iterations.append({"subnet": self.subnet, "batch": self.batch, **step, **self.counts})
+        self.iterations.append({"subnets": self.subnets, "batch": self.batch, **step, **self.counts})
 
 
 def train(config_file: str, work_dir: str) -> dict:
@@ -64,6 +65,7 @@ def train(config_file: str, work_dir: str) -> dict:
         "iterations": recorder.iterations,
         "parameters": dict(runner.model.module.named_parameters()),
         "sampler": sampler.state_dict(),
+        "cost": next(hook.cost for hook in runner.hooks if isinstance(hook, TrainingCostHook)),
         "metrics": runner.val_loop.run(),
         "dtype": runner.model.module.data_preprocessor.mean.dtype,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 import random
@@ -23,6 +24,7 @@ from pss_razor.converters.pssnet_checkpoint import PSSNetCheckpoint
 from pss_razor.converters.pssnet_latency_table import read_pssnet_latencies
 from pss_razor.core import AdditiveCost, Constraint, CostTerm, Dimension, PrioritizedSubnetSampler, SearchSpace
 from pss_razor.core.cost_graph import BlockGeometry
+from pss_razor.datasets.idx_file import read_idx_file
 from pss_razor.deploy import (
     AdaptiveModel,
     BundledSubnet,
@@ -250,6 +252,7 @@ def make_kinds(folder: Path) -> dict[str, Kind]:
         "checkpoint": Kind(*_checkpoint(folder)),
         "checkpoint of the authors": Kind(*_their_checkpoint()),
         "subnet file": Kind(*_subnet_file()),
+        "IDX file": Kind(_make_idx_file, lambda path: read_idx_file(path, (100, 4, 4))),
     }
 
 
@@ -407,6 +410,19 @@ def _their_table() -> tuple[Callable[[random.Random, Path], None], Callable[[Pat
         path.write_bytes(mutation.mutate_pickle(content, generator, NAMES))
 
     return make, read_pssnet_latencies
+
+
+def _make_idx_file(generator: random.Random, path: Path) -> None:
+    """Images of 4 × 4 pixels, gzipped: damaged before or after that, cut short, or far longer than they say."""
+    items = generator.choice([3, 3, 3, 0, 101, 2**32 - 1])
+    content = bytearray(b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (items, 4, 4)) + bytes(48))
+    for _ in range(generator.randrange(3)):
+        content[generator.randrange(generator.choice([16, len(content)]))] = generator.randrange(256)
+    content += bytes(generator.choice([0, 0, 1, 2**24]))
+    packed = bytearray(gzip.compress(bytes(content)))
+    for _ in range(generator.randrange(2)):
+        packed[generator.randrange(len(packed))] = generator.randrange(256)
+    path.write_bytes(packed[: generator.choice([None, None, generator.randrange(len(packed))])])
 
 
 def _subnet_file() -> tuple[Callable[[random.Random, Path], None], Callable[[Path], Any]]:

@@ -269,6 +269,8 @@ class TestOriginalTeacher:
         for name in ("largest_ce", "sampled_kl", "smallest_kl"):
             assert float(logged[name]) == pytest.approx(expected[name], rel=1e-4)
         assert float(logged["score"]) == pytest.approx(-expected["sampled_ce"], rel=1e-4)
+        largest, smallest = algorithm.space.largest, algorithm.space.smallest
+        assert algorithm.passes_of_step == [(largest, 3), (largest, 1), (subnet, 3), (smallest, 3)]
 
     def test_it_is_no_part_of_a_checkpoint(self, algorithm):
         config = load_config(str(TINY), None, "none", None)
@@ -282,7 +284,7 @@ class TestOriginalTeacher:
         assert not any(p.requires_grad for p in teacher.parameters())
 
     @pytest.mark.parametrize(("config", "teacher", "message"), [
-        (TINY, "smallest", r"teacher = 'smallest' is not known; choose from \['largest', 'original'\]"),
+        (TINY, "smallest", r"teacher = 'smallest' is not known; choose from \['largest', 'original', 'average'\]"),
         (TINY.with_name("tiny_supernet.py"), "original", "a SlimmableImageClassifier starts from nothing"),
     ])  # fmt: skip
     def test_errors(self, config, teacher, message):

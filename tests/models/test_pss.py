@@ -1,6 +1,7 @@
 """The algorithm: one training step, its losses and gradients, and what is refused."""
 
 import contextlib
+import copy
 import math
 
 import pytest
@@ -10,7 +11,6 @@ from torch.nn import functional as F
 
 from pss_razor.core import ConfigError
 from pss_razor.models import PSS
-from pss_razor.models.algorithms.pss import distillation_loss
 from pss_razor.registry import MODELS
 
 from mmengine.optim import OptimWrapper
@@ -121,11 +121,12 @@ class TestTrainStep:
             "no_sync", space.largest, "backward", sampled, "backward", "sync", space.smallest, "backward",
         ]  # fmt: skip
 
-    def test_outputs_are_detached_scalars(self, algorithm, make_batch):
+    def test_outputs_are_detached_scalars_and_a_score(self, algorithm, make_batch):
         outputs = algorithm.train_step(make_batch(), Recorder(algorithm))
         assert set(outputs) == {"loss", "largest_ce", "sampled_kl", "smallest_kl", "score"}
-        for value in outputs.values():
-            assert value.shape == () and not value.requires_grad and math.isfinite(value)
+        for name, value in outputs.items():
+            assert value.shape == ((1,) if name == "score" else ())
+            assert not value.requires_grad and math.isfinite(value)
 
     def test_accuracy_of_the_head_is_reported(self, build_small, make_batch):
         algorithm = build_small(**{"architecture.head.cal_acc": True, "architecture.head.topk": (1, 5)})
@@ -143,6 +144,32 @@ class TestTrainStep:
         ):
             algorithm.train_step(make_batch(), optimizer)
         assert optimizer.steps == 1
+
+    def test_several_sampled_subnets(self, algorithm, make_batch):
+        """Against gradients put together here; each has its own score, in the order of the subnets."""
+        batch, space = make_batch(), algorithm.space
+        labels = torch.cat([sample.gt_label.label for sample in batch["data_samples"]])
+        sampled = [algorithm.sampled_subnet, space.decode(space.encode([space.largest])[0] // 3)]
+        subnets = [space.largest, *sampled, space.smallest]
+        logits = [logits_of(algorithm, subnet, batch["inputs"]) for subnet in subnets]
+        teacher = logits[0].detach().softmax(1)
+        divergences = [(teacher * (teacher.log() - z.log_softmax(1))).sum(1).mean() for z in logits[1:]]
+        total = F.cross_entropy(logits[0], labels) + sum(divergences)
+        parameters = dict(algorithm.named_parameters())
+        expected = dict(zip(parameters, torch.autograd.grad(total, parameters.values()), strict=True))
+
+        optimizer = Recorder(algorithm)
+        algorithm.sampled_subnets = sampled
+        outputs = algorithm.train_step(batch, optimizer)
+        assert (optimizer.steps, optimizer.backwards) == (1, 4)
+        for name, gradient in expected.items():
+            assert (optimizer.gradients[name] - gradient).abs().max() < 1e-2 * (gradient.abs().max() + 1e-4), name
+        scores = [-F.cross_entropy(z, labels).item() for z in logits[1:3]]
+        assert scores[0] != pytest.approx(scores[1], rel=1e-3)
+        assert outputs["score"].tolist() == pytest.approx(scores, rel=1e-4)
+        assert outputs["loss"].item() == pytest.approx(total.item(), rel=1e-4)
+        assert outputs["sampled_kl"].item() == pytest.approx(sum(d.item() for d in divergences[:2]) / 2, rel=1e-3)
+        assert algorithm.passes_of_step == [(subnet, 3) for subnet in subnets]
 
     def test_sampled_subnet_outside_the_space(self, algorithm, make_batch):
         algorithm.sampled_subnet = type(algorithm.space.largest)({**algorithm.space.largest, "resolution": 63})
@@ -176,25 +203,173 @@ class TestTrainStep:
             assert outputs[name].item() == pytest.approx(sign * expected.item(), rel=1e-5)
 
 
-class TestDistillationLoss:
-    def test_by_hand(self):
-        teacher = torch.tensor([[0.5, 0.5], [0.9, 0.1]]).log()
-        student = torch.tensor([[0.25, 0.75], [0.9, 0.1]]).log() + 3.0  # logits are free up to a constant
-        expected = (0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2
-        assert distillation_loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
-        reverse = (0.25 * math.log(1 / 2) + 0.75 * math.log(3 / 2)) / 2
-        assert distillation_loss(teacher, student).item() == pytest.approx(reverse, rel=1e-6)
-        assert distillation_loss(student, student + 1).item() == pytest.approx(0, abs=1e-7)
+def step_of(algorithm, batch):
+    """A step on the subnet of half the choices; outputs, gradients, and the number of backward passes."""
+    algorithm.sampled_subnet = algorithm.space.decode(algorithm.space.encode([algorithm.space.largest])[0] // 2)
+    optimizer = Recorder(algorithm.architecture, lr=0)
+    return algorithm.train_step(batch, optimizer), optimizer.gradients, optimizer.backwards
 
-    def test_gradient_is_the_difference_of_probabilities(self):
-        teacher, student = torch.randn(4, 5), torch.randn(4, 5, requires_grad=True)
-        distillation_loss(student, teacher).backward()
-        torch.testing.assert_close(student.grad, (student.detach().softmax(1) - teacher.softmax(1)) / 4)
 
-    def test_extreme_logits(self):
-        """A certain teacher: 0 · log 0 is 0."""
-        loss = distillation_loss(torch.zeros(1, 2), torch.tensor([[200.0, -200.0]]))
-        assert loss.item() == pytest.approx(math.log(2))
+class TestLossWeights:
+    def test_by_cost(self, build_small, make_batch):
+        """Losses are those of the paper; gradients and the sum are weighted."""
+        plain, weighted = (build_small(loss_weights=w).train() for w in (None, dict(metric="flops", power=0.5)))
+        space = plain.space
+        outputs, *_ = step_of(plain, make_batch())
+        logged, gradients, _ = step_of(weighted, make_batch())
+        names = ("largest_ce", "sampled_kl", "smallest_kl")
+        subnets = [subnet for subnet, _ in weighted.passes_of_step]
+        costs = [float(plain.costs["flops"](space.encode([subnet]))[0]) for subnet in subnets]
+        assert costs[0] > 1.5 * costs[1] > 2 * costs[2]
+        roots = [math.sqrt(cost / costs[0]) for cost in costs]
+        weights = [3 * root / sum(roots) for root in roots]
+        assert weighted._loss_weights(subnets) == pytest.approx(weights, rel=1e-6)
+        assert sum(weights) == pytest.approx(3) and weights[0] > 1
+        assert [logged[name].item() for name in names] == [outputs[name].item() for name in names]
+        expected = sum(w * outputs[name].item() for w, name in zip(weights, names, strict=True))
+        assert logged["loss"].item() == pytest.approx(expected, rel=1e-5)
+        # The class biases: the gradient is the weighted mean of p - target, whatever the network.
+        bias = build_small().train()
+        inputs, total = make_batch()["inputs"], 0
+        labels = torch.cat([sample.gt_label.label for sample in make_batch()["data_samples"]])
+        logits = [logits_of(bias, subnet, inputs).softmax(1).detach() for subnet in subnets]
+        targets = [F.one_hot(labels, 10), logits[0], logits[0]]
+        total = sum(w * (p - t).mean(0) for w, p, t in zip(weights, logits, targets, strict=True))
+        torch.testing.assert_close(gradients["head.fc.bias"], total, rtol=1e-3, atol=1e-6)
+
+    def test_power_0_is_the_paper_bit_by_bit(self, build_small, make_batch):
+        steps = [
+            step_of(build_small(loss_weights=w).train(), make_batch()) for w in (None, dict(metric="flops", power=0))
+        ]
+        assert all(torch.equal(steps[0][1][name], gradient) for name, gradient in steps[1][1].items())
+
+    @pytest.mark.parametrize(
+        ("weights", "message"),
+        [
+            (dict(metric="latency", power=1), "metric 'latency', which has no estimator; model.estimators has"),
+            (dict(metric="flops", powre=1), r"must be dict\(metric=…, power=…\)"),
+            (dict(metric="flops", power="1"), "the power a number"),
+        ],
+    )
+    def test_errors(self, build_small, weights, message):
+        with pytest.raises(ConfigError, match=message):
+            build_small(loss_weights=weights)
+
+
+class TestLargestFirst:
+    @pytest.mark.parametrize(
+        ("shares", "progress", "weight"),
+        [
+            ((0, 0), 0, 1),
+            ((0.5, 0), 0.49, 0),
+            ((0.5, 0), 0.5, 1),
+            ((0.5, 0.2), 0.5, 0),
+            ((0.5, 0.2), 0.55, 0.25),
+            ((0.5, 0.2), 0.75, 1),
+            ((0.0, 0.5), 0.25, 0.5),
+        ],
+    )
+    def test_weight_of_the_others(self, algorithm, shares, progress, weight):
+        algorithm.largest_first, algorithm.progress = shares, progress
+        assert algorithm.student_weight == pytest.approx(weight)
+
+    def test_alone(self, build_small, make_batch):
+        """One pass, whose backward exchanges gradients; nothing is sampled, and there is no score."""
+        algorithm = build_small(largest_first=(0.5, 0.2)).train()
+        algorithm.progress = 0.3
+        parameters = dict(algorithm.architecture.named_parameters())
+        batch = make_batch()
+        labels = torch.cat([sample.gt_label.label for sample in batch["data_samples"]])
+        loss = F.cross_entropy(logits_of(algorithm, algorithm.space.largest, batch["inputs"]), labels)
+        expected = dict(zip(parameters, torch.autograd.grad(loss, parameters.values()), strict=True))
+        optimizer = Recorder(algorithm.architecture)
+
+        def no_sync():
+            raise AssertionError("gradients would not be exchanged")
+
+        outputs = algorithm.train_step(batch, optimizer, no_sync=no_sync)
+        assert set(outputs) == {"loss", "largest_ce"}
+        assert outputs["loss"].item() == outputs["largest_ce"].item() == pytest.approx(loss.item(), rel=1e-5)
+        assert (optimizer.steps, optimizer.backwards) == (1, 1)
+        assert algorithm.passes_of_step == [(algorithm.space.largest, 3)]
+        for name, gradient in expected.items():
+            torch.testing.assert_close(optimizer.gradients[name], gradient, rtol=1e-3, atol=1e-5, msg=name)
+
+    def test_the_others_come_in(self, build_small, make_batch):
+        """At half weight, gradients are half-way between those of the largest alone and the paper's."""
+        gradients = []
+        for progress in (0.0, 0.6, 1.0):
+            algorithm = build_small(largest_first=(0.5, 0.2)).train()
+            algorithm.progress = progress
+            _, step, _ = step_of(algorithm, make_batch())
+            gradients.append(step)
+        for name, alone in gradients[0].items():
+            half_way = (alone + gradients[2][name]) / 2
+            torch.testing.assert_close(gradients[1][name], half_way, rtol=1e-3, atol=1e-5 * half_way.abs().max() + 1e-6)
+
+    @pytest.mark.parametrize("shares", [(0.5,), (-0.1, 0.5), (0.7, 0.4), (float("nan"), 0), "ab"])
+    def test_errors(self, build_small, shares):
+        with pytest.raises(
+            ConfigError, match=r"model.largest_first = .* two shares of the training, such as \(0.5, 0.2"
+        ):
+            build_small(largest_first=shares)
+
+
+class TestAverageTeacher:
+    def test_losses_are_against_its_logits(self, build_small, make_batch):
+        algorithm = build_small(teacher="average", average_momentum=0.25).train()
+        step_of(algorithm, make_batch())
+        before = copy.deepcopy(algorithm)
+        with torch.no_grad():
+            for parameter in algorithm.architecture.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape))
+            now = dict(algorithm.architecture.named_parameters())
+            for name, parameter in before.architecture.named_parameters():
+                parameter.copy_(0.75 * parameter + 0.25 * now[name])
+        batch = make_batch(seed=1)
+        with torch.no_grad():
+            teacher = logits_of(before, before.space.largest, batch["inputs"]).double().softmax(1)
+            smallest = logits_of(copy.deepcopy(algorithm), algorithm.space.smallest, batch["inputs"]).double()
+        expected = (teacher * (teacher.log() - smallest.log_softmax(1))).sum(1).mean()
+        outputs, _, backwards = step_of(algorithm, batch)
+        assert outputs["smallest_kl"].item() == pytest.approx(expected.item(), rel=1e-3)
+        assert [passes for _, passes in algorithm.passes_of_step] == [3, 1, 3, 3] and backwards == 3
+        assert algorithm.passes_of_step[1][0] == algorithm.space.largest
+
+    def test_at_first_it_is_the_largest(self, build_small, make_batch):
+        """Also where weights were initialised or loaded after it was built."""
+        steps = []
+        for teacher in ("largest", "average"):
+            algorithm = build_small(teacher=teacher).train()
+            change = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                for parameter in algorithm.architecture.parameters():
+                    parameter.mul_(1 + 0.1 * torch.rand(parameter.shape, generator=change))
+            steps.append(step_of(algorithm, make_batch())[0])
+        assert steps[0]["smallest_kl"].item() == pytest.approx(steps[1]["smallest_kl"].item(), rel=1e-4)
+
+    def test_switching_leaves_it_the_largest(self, build_small, make_batch):
+        algorithm = build_small(teacher="average").train()
+        algorithm.average.update(algorithm.architecture)
+        images, logits = make_batch()["inputs"], []
+        for subnet in (algorithm.space.largest, algorithm.space.smallest):
+            algorithm.mutator.activate(subnet)
+            logits.append(algorithm.average(images, mode="tensor"))
+        assert torch.equal(*logits)
+
+    @pytest.mark.parametrize("momentum", [0, 1.5])
+    def test_errors(self, build_small, momentum):
+        with pytest.raises(ConfigError, match=f"model.average_momentum = {momentum} must be above 0, and at most 1"):
+            build_small(teacher="average", average_momentum=momentum)
+
+
+def test_distillation_is_an_option(build_small, make_batch):
+    outputs = []
+    for config in (None, dict(type="KLDistillation"), dict(type="KLDistillation", temperature=4.0)):
+        outputs.append(step_of(build_small(distillation=config).train(), make_batch())[0]["smallest_kl"].item())
+    assert outputs[0] == outputs[1] != outputs[2]
+    algorithm = build_small(distillation=dict(type="AlphaDivergence", clip=3.0))
+    assert algorithm.distillation.clip == 3.0
 
 
 class TestConfig:
@@ -297,8 +472,6 @@ def test_forward_modes(small_mbv2, make_batch, mode):
 
 
 def test_a_step_after_deepcopy_does_not_touch_the_original(algorithm, make_batch):
-    import copy
-
     before = {name: t.clone() for name, t in algorithm.state_dict().items()}
     twin = copy.deepcopy(algorithm)
     twin.mutator.activate(twin.space.smallest)

@@ -114,6 +114,35 @@ def test_compares_and_continues(run_tool, configs, tmp_path):
     assert "seeds 0 3; 1 epochs" in (out / "comparison.md").read_text()
 
 
+USNET = """model = dict(architecture=dict(resolutions=[32]))
+default_hooks = dict(subnet_sampler=dict(_delete_=True, type='BaselineSamplerHook', method='usnet'))
+"""
+
+
+@pytest.mark.slow
+def test_equal_multiply_accumulates(run_tool, configs, write_config, tmp_path):
+    out = tmp_path / "out"
+    usnet = write_config(USNET, "usnet_tiny.py")
+    options = ["--seeds", 0, "--cfg-options", "train_cfg.max_epochs=6", "param_scheduler.end=6", "test_cfg.top_k=1"]
+    done = run_tool("compare_samplers.py", configs[0], usnet, "--equal-macs", "--out-dir", out, *options)
+    assert done.code == 0, done.err[-2000:]
+    summary = json.loads((out / "comparison.json").read_text())
+    epochs = summary["epochs"]
+    # All of US-Net's subnets have the largest resolution.
+    assert epochs["pss"] == 6 and 1 <= epochs["usnet"] < 6
+    cost = {}
+    for method in epochs:
+        results = json.loads((out / f"{method}_tiny" / "seed0" / "pool_results.json").read_text())
+        cost[method] = results["training"]
+        assert results["checkpoint"].endswith(f"epoch_{epochs[method]}.pth")
+        assert results["training"]["images"] == 96 * epochs[method]
+        settings = json.loads((out / f"{method}_tiny" / "settings.json").read_text())
+        assert settings["param_scheduler"]["end"] == epochs[method]
+    # Half an epoch is the most that rounding leaves; pools draw in proportion to their members from then on.
+    assert abs(cost["usnet"]["gmacs"] / cost["pss"]["gmacs"] - 1) < 0.6 / epochs["usnet"]
+    assert f"pss 6, usnet {epochs['usnet']} epochs, of equal cost" in (out / "comparison.md").read_text()
+
+
 # plot_main_result.py
 
 

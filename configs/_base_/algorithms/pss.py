@@ -26,6 +26,8 @@ default_hooks = dict(
         p_explore=(1.0, 0.01),
         temperature=(1.0, 0.01),
     ),
+    # Images and multiply-accumulates, in logs, checkpoints and results.
+    training_cost=dict(type="TrainingCostHook"),
 )
 val_cfg = dict(type="PoolValLoop", top_k=1, calibration_batches=9)
 test_cfg = dict(type="PoolTestLoop", top_k=5, calibration_batches=9)

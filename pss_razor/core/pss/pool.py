@@ -15,6 +15,9 @@ from pss_razor.core.scalars import is_number
 from pss_razor.core.space.search_space import SearchSpace
 from pss_razor.core.space.subnet import Subnet
 
+# Of the running average of a pool's scores, from which its age correction starts.
+_USUAL_MOMENTUM = 0.95
+
 
 @dataclass
 class PoolEntry:
@@ -59,13 +62,33 @@ class PrioritizedPool:
     Args:
         capacity: Most entries it keeps.
         score_momentum: Weight of the old score when a subnet is visited again.
+        learns: Whether the scores of visits count and new subnets come in; if not, only :meth:`rescore` changes more
+            than the number of visits.
+        age_correction: Whether a score is what a batch's score exceeds the pool's usual score by, at the time of the
+            visit: the loss falls during training, and an old score would look bad beside a new one.
+        min_distance: Keep diverse members: of two that differ in fewer groups than this, the worse is dropped first.
+            0, as in the paper, drops the lowest score.
+
+    Attributes:
+        usual_score: Running average of the scores of its visits; None before the first, or without age correction.
     """
 
-    def __init__(self, capacity: int, score_momentum: float = 0.9) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        score_momentum: float = 0.9,
+        learns: bool = True,
+        age_correction: bool = False,
+        min_distance: int = 0,
+    ) -> None:
         if capacity < 1:
             raise ConfigError(f"pool_size = {capacity} must be at least 1")
         self.capacity = capacity
         self.score_momentum = score_momentum
+        self.learns = learns
+        self.age_correction = age_correction
+        self.min_distance = min_distance
+        self.usual_score: float | None = None
         self._up_to_date: dict[Subnet, PoolEntry] = {}
         self._unread: list[tuple[Subnet, Score, float, int | None]] = []
         self._turnover = Turnover()
@@ -121,17 +144,60 @@ class PrioritizedPool:
         score = float(unread() if callable(unread) else unread)  # numpy scalars are not JSON-able
         check_score(subnet, score)
         self._turnover.visits += 1
+        if not self.learns:
+            if (known := self._up_to_date.get(subnet)) is not None:
+                known.visits += 1
+                known.first_step = step if known.first_step is None else known.first_step
+                known.last_step = step
+            return
+        if self.age_correction:
+            usual = score if self.usual_score is None else self.usual_score
+            self.usual_score = _USUAL_MOMENTUM * usual + (1 - _USUAL_MOMENTUM) * score
+            score -= usual
         entry = self._up_to_date.get(subnet)
         if entry is None:
             self._up_to_date[subnet] = PoolEntry(subnet, score, resource, first_step=step, last_step=step)
             self._turnover.insertions += 1
             if len(self._up_to_date) > self.capacity:
                 self._turnover.drops += 1
-                del self._up_to_date[min(self._up_to_date.values(), key=lambda e: e.score).subnet]
+                del self._up_to_date[self._to_drop().subnet]
         else:
             entry.score = self.score_momentum * entry.score + (1 - self.score_momentum) * score
             entry.visits += 1
             entry.last_step = step
+
+    def _to_drop(self) -> PoolEntry:
+        """The lowest entry; with ``min_distance``, the lowest that is near to a better one, if there is any."""
+        by_score = sorted(self._up_to_date.values(), key=lambda entry: entry.score)
+        for rank, entry in enumerate(by_score if self.min_distance else []):
+            if any(_distance(entry.subnet, better.subnet) < self.min_distance for better in by_score[rank + 1 :]):
+                return entry
+        return by_score[0]
+
+    def rescore(self, scores: Mapping[Subnet, float], resources: Mapping[Subnet, float], keep: int | None) -> None:
+        """Replace the entries by the best of subnets that were scored on the same images.
+
+        Args:
+            scores: Subnet -> score.
+            resources: Subnet -> cost, in the unit of the pool's metric.
+            keep: How many to keep; None, or more than the capacity, keeps as many as it may have.
+
+        Raises:
+            TrainingDivergedError: A score is not finite.
+        """
+        known = self._entries
+        for subnet, score in scores.items():
+            check_score(subnet, score)
+        keep = self.capacity if keep is None else min(keep, self.capacity)
+        best = sorted(scores, key=lambda subnet: -scores[subnet])[:keep]
+        self._turnover.insertions += sum(subnet not in known for subnet in best)
+        self._turnover.drops += sum(subnet not in best for subnet in known)
+        self._up_to_date = {
+            subnet: dataclasses.replace(known[subnet], score=scores[subnet])
+            if subnet in known
+            else PoolEntry(subnet, scores[subnet], resources[subnet], visits=0)
+            for subnet in best
+        }
 
     def draw(self, temperature: float, generator: np.random.Generator) -> Subnet:
         """Draw an entry with probabilities ``softmax(score / temperature)``."""
@@ -178,16 +244,21 @@ class PrioritizedPool:
             self._up_to_date = {subnet: entry for subnet, entry in self._up_to_date.items() if subnet in kept}
 
 
+def _distance(one: Subnet, other: Subnet) -> int:
+    """In how many groups two subnets differ."""
+    return sum(choice != other[group] for group, choice in one.items())
+
+
 class PrioritizedPools(Mapping[tuple[str, float], PrioritizedPool]):
     """All pools of a supernet, by (metric, target).
 
     Args:
         capacities: (metric, target) -> most entries of that pool.
-        score_momentum: See :class:`PrioritizedPool`.
+        **settings: Of :class:`PrioritizedPool`, the same for all.
     """
 
-    def __init__(self, capacities: Mapping[tuple[str, float], int], score_momentum: float = 0.9) -> None:
-        self._pools = {key: PrioritizedPool(capacity, score_momentum) for key, capacity in capacities.items()}
+    def __init__(self, capacities: Mapping[tuple[str, float], int], **settings: Any) -> None:
+        self._pools = {key: PrioritizedPool(capacity, **settings) for key, capacity in capacities.items()}
 
     def __getitem__(self, key: tuple[str, float]) -> PrioritizedPool:
         return self._pools[key]

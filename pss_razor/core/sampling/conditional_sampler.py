@@ -62,6 +62,10 @@ class ConditionalSampler(ABC):
         """Number of distinct subnets that belong to ``target``; a lower bound where they are not listed."""
         return self._counts[self._index(target)]
 
+    def belongs(self, target: float, indices: np.ndarray) -> np.ndarray:
+        """Whether each of the subnets of value indices int64 (N, D) belongs to ``target``: bool (N,)."""
+        return self.constraint.nearest_target_index(self.cost(indices)) == self._index(target)
+
     def draw_many(self, target: float, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Independent draws conditional on a target.
 

@@ -6,6 +6,7 @@ from pss_razor.engine.hooks.path_board_hook import PathBoardHook
 from pss_razor.engine.hooks.prioritized_pool_sampler_hook import PrioritizedPoolSamplerHook
 from pss_razor.engine.hooks.random_state_hook import RandomStateHook
 from pss_razor.engine.hooks.subnet_sampler_hook import SubnetSamplerHook
+from pss_razor.engine.hooks.training_cost_hook import TrainingCostHook
 
 __all__ = [
     "BaselineSamplerHook",
@@ -14,4 +15,5 @@ __all__ = [
     "PrioritizedPoolSamplerHook",
     "RandomStateHook",
     "SubnetSamplerHook",
+    "TrainingCostHook",
 ]

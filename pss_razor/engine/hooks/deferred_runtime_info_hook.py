@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from pss_razor.engine.hooks.logging_interval import is_about_to_log
 from pss_razor.registry import HOOKS
 
-from mmengine.hooks import LoggerHook, RuntimeInfoHook
+from mmengine.hooks import RuntimeInfoHook
 from mmengine.runner import Runner
 
 
@@ -17,7 +18,8 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
     """``RuntimeInfoHook`` that reads the outputs of training steps all at once, just before they are logged.
 
     mmengine's reads every scalar in every iteration. Each read waits for the step to end, so that a GPU idles while the
-    next step is prepared. The logs are the same. Outputs may be numbers, and tensors on any device.
+    next step is prepared. The logs are the same. Outputs may be numbers, and tensors on any device, whose means
+    are logged.
 
     Example:
         ``default_hooks=dict(runtime_info=dict(type='DeferredRuntimeInfoHook'), …)``
@@ -32,13 +34,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         """Keep the outputs; read them where the logger is about to write."""
         if outputs is not None:
             self._unread.append(outputs)
-        interval = min((hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)), default=1)
-        if (
-            self.every_n_inner_iters(batch_idx, interval)
-            or self.every_n_train_iters(runner, interval)
-            or self.end_of_epoch(runner.train_dataloader, batch_idx)
-            or self.is_last_train_iter(runner)
-        ):
+        if is_about_to_log(self, runner, batch_idx):
             self._read(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -56,7 +52,7 @@ class DeferredRuntimeInfoHook(RuntimeInfoHook):
         for step, outputs in enumerate(unread):
             for name, value in outputs.items():
                 if isinstance(value, torch.Tensor):
-                    places.setdefault(value.device, []).append((step, name, value.detach().reshape(()).double()))
+                    places.setdefault(value.device, []).append((step, name, value.detach().double().mean()))
         for placed in places.values():
             read = torch.stack([value for _, _, value in placed]).tolist()
             for (step, name, _), value in zip(placed, read, strict=True):

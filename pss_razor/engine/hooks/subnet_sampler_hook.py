@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -22,20 +23,24 @@ from mmengine.runner import Runner
 
 
 class SubnetSamplerHook(Hook, ABC):
-    """Draw a subnet before every training iteration and tell the sampler its score after it.
+    """Draw subnets before every training iteration and tell the sampler their scores after it.
 
     Owns the sampler, and saves it under one key of the checkpoint.
 
     Args:
         seed: Seed of the draws; None takes the runner's.
+        num_sampled: Subnets drawn for an iteration, all trained on its batch; 1 in the paper.
     """
 
     priority = "NORMAL"
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, num_sampled: int = 1) -> None:
+        if not isinstance(num_sampled, int) or num_sampled < 1:
+            raise ConfigError(f"{type(self).__name__}: num_sampled = {num_sampled!r} must be 1 or more subnets a step")
         self.seed = seed
+        self.num_sampled = num_sampled
         self._sampler: SubnetSampler | None = None
-        self._draw: Draw | None = None
+        self._draws: list[Draw] = []
 
     @abstractmethod
     def build_sampler(
@@ -44,8 +49,12 @@ class SubnetSamplerHook(Hook, ABC):
         """The sampler of a run."""
 
     def draw(self, runner: Runner) -> Draw:
-        """The subnet of an iteration; a method whose draws follow a schedule overrides this."""
+        """A subnet of an iteration; a method whose draws follow a schedule overrides this."""
         return self.sampler.draw()
+
+    def batch_scores(self, outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The scores of a step on this process' batch, float (num_sampled,): minus the subnets' cross-entropies."""
+        return outputs["score"]
 
     @property
     def sampler(self) -> SubnetSampler:
@@ -85,6 +94,12 @@ class SubnetSamplerHook(Hook, ABC):
         algorithm = get_algorithm(runner)
         if hasattr(algorithm.architecture, "summary"):
             runner.logger.info(algorithm.architecture.summary())
+        if any(algorithm.largest_first):
+            alone, rise = algorithm.largest_first
+            runner.logger.info(
+                f"largest_first: of {runner.max_iters} iterations, the largest subnet is trained alone in the first "
+                f"{alone * runner.max_iters:.0f}; the others come in over the next {rise * runner.max_iters:.0f}"
+            )
         check_dataloader(algorithm, runner.train_dataloader, "train_dataloader")
         with isolated_random_state(0):  # augmentation draws random numbers
             images = algorithm.data_preprocessor(first_image(runner.train_dataloader), False)["inputs"]
@@ -99,21 +114,32 @@ class SubnetSamplerHook(Hook, ABC):
         check_dataloader(get_algorithm(runner), runner.test_dataloader, "test_dataloader")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Draw the subnet of this iteration, the same on all ranks."""
-        self._draw = self.draw(runner)
-        get_algorithm(runner).sampled_subnet = self._draw.subnet
+        """Draw the subnets of this iteration, the same on all ranks; none where the largest is trained alone."""
+        algorithm = get_algorithm(runner)
+        algorithm.progress = runner.iter / runner.max_iters
+        self._draws = [self.draw(runner) for _ in range(self.num_sampled)] if algorithm.student_weight > 0 else []
+        algorithm.sampled_subnets = [draw.subnet for draw in self._draws]
+        if any(algorithm.largest_first):
+            runner.message_hub.update_scalar("train/student_weight", algorithm.student_weight)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, torch.Tensor] | None = None
     ) -> None:
-        """Tell the sampler the score, averaged over ranks in rank order so that all ranks have the same bits.
+        """Tell the sampler the scores, averaged over ranks in rank order so that all ranks have the same bits.
 
-        The sampler reads it when it needs it, mostly some iterations later; reading it now would wait for the step.
+        The sampler reads them when it needs them, mostly some iterations later; reading now would wait for the step.
         """
-        assert self._draw is not None and outputs is not None
-        copy = HostCopy(torch.cat(all_gather(outputs["score"].reshape(1))))
-        self.sampler.update(self._draw, lambda: fmean(copy.tolist()))
-        self._draw = None
+        if not self._draws:
+            return
+        assert outputs is not None
+        copies = HostCopy(torch.stack(all_gather(self.batch_scores(outputs).reshape(-1)), dim=1))
+
+        def mean_score(index: int) -> float:
+            return fmean(copies.tolist()[index])
+
+        for index, draw in enumerate(self._draws):
+            self.sampler.update(draw, partial(mean_score, index))
+        self._draws = []
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Add the state of the sampler."""

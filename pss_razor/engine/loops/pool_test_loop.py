@@ -7,6 +7,7 @@ from typing import Any
 
 from torch.utils.data import DataLoader
 
+from pss_razor.engine.hooks import TrainingCostHook
 from pss_razor.engine.loops.pool_evaluation_mixin import PoolEvaluationMixin
 from pss_razor.evaluation.results import RESULTS_FILE, describe_images, write_results
 from pss_razor.registry import LOOPS
@@ -57,6 +58,11 @@ class PoolTestLoop(PoolEvaluationMixin, TestLoop):
                 self.evaluator if selection_evaluator is None else self.runner.build_evaluator(selection_evaluator)
             )
             self.check(self.selection_dataloader, self.selection_evaluator, "test_cfg.selection_dataloader")
+
+    @property
+    def training_cost(self) -> dict[str, int | float] | None:
+        """See :attr:`TrainingCostHook.cost`; None without the hook."""
+        return next((hook.cost for hook in self.runner.hooks if isinstance(hook, TrainingCostHook)), None)
 
     @property
     def measurements(self) -> list[tuple[str, DataLoader, Evaluator]]:

@@ -2,5 +2,6 @@
 
 from pss_razor.models.algorithms.cream import Cream, CreamStep
 from pss_razor.models.algorithms.pss import PSS
+from pss_razor.models.algorithms.subnet_alone import SubnetAlone
 
-__all__ = ["PSS", "Cream", "CreamStep"]
+__all__ = ["PSS", "Cream", "CreamStep", "SubnetAlone"]

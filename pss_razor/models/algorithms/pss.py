@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,16 @@ from torch.nn import functional as F
 
 from pss_razor import compat
 from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, build_constraints
+from pss_razor.core.scalars import is_number
 from pss_razor.estimators import CostGraph, FlopsEstimator, read_cost_graph
+from pss_razor.models.algorithms.averaged_network import AveragedNetwork
 from pss_razor.models.mutators import SubnetMutator
 from pss_razor.registry import MODELS, TASK_UTILS
 
 from mmengine.optim import OptimWrapper
 from mmrazor.models.algorithms import BaseAlgorithm
+
+_TEACHERS = ("largest", "original", "average")
 
 
 @MODELS.register_module()
@@ -28,8 +32,8 @@ class PSS(BaseAlgorithm):
     """Train one supernet whose subnets fit any budget (PSS-Net, arXiv 2109.05432).
 
     A training step runs the largest subnet on the labels, and the sampled and the smallest subnet on the largest's
-    detached logits; gradients add up and one optimizer step follows. Which subnet is sampled is not decided here:
-    :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnet` before every step.
+    detached logits; gradients add up and one optimizer step follows. Which subnet is sampled, or which are, is not
+    decided here: :class:`~pss_razor.engine.PrioritizedPoolSamplerHook` sets :attr:`sampled_subnets` before every step.
 
     A network that was converted may teach them instead, as it was before the training: with ``teacher="original"`` the
     sampled and the smallest subnet learn from its logits on the images at the largest resolution.
@@ -45,8 +49,17 @@ class PSS(BaseAlgorithm):
         estimators: Metric -> estimator config. Metrics without a constraint are only reported.
         input_size: Side of the images in pixels, for a supernet without ``resolutions``; resources depend on it.
         channels_last: Keep weights and images in memory as NHWC, which CPUs and tensor cores prefer.
-        teacher: Whose logits the sampled and the smallest subnet learn: ``"largest"``, the paper's, or ``"original"``,
-            which needs a ``ConvertedImageClassifier`` that starts from trained weights.
+        teacher: Whose logits the sampled and the smallest subnet learn: ``"largest"``, the paper's; ``"original"``,
+            which needs a ``ConvertedImageClassifier`` that starts from trained weights; or ``"average"``, the largest
+            subnet with the moving average of the weights.
+        average_momentum: Weight of the weights of a step in that average.
+        distillation: The loss by which they learn them, of logits (N, classes) and the teacher's: a module, its config,
+            or None for :class:`~pss_razor.models.KLDistillation`.
+        loss_weights: ``dict(metric=…, power=…)`` weights the loss of each subnet of a step by
+            ``(cost / cost of the largest) ** power``, times a factor that makes the weights average 1. None weights all
+            by 1, the paper's.
+        largest_first: Shares of the training. During the first, only the largest subnet is trained; during the second,
+            the weight of the other subnets' losses rises linearly from 0 to 1.
         data_preprocessor: See ``BaseAlgorithm``.
         init_cfg: See ``BaseAlgorithm``.
 
@@ -55,11 +68,14 @@ class PSS(BaseAlgorithm):
         type='FlopsEstimator')), constraints=[dict(metric='flops', first=70, last=300, step=10)])``
 
     Attributes:
-        sampled_subnet: The subnet of the next training step.
+        sampled_subnets: The sampled subnets of the next training step.
+        progress: Share of the training that is over, in [0, 1], of which ``largest_first`` depends; the hook sets it.
+        passes_of_step: What the last training step ran: each subnet, and how many times the multiply-accumulates of its
+            forward pass that took, 3 with the backward pass and 1 without.
 
     Raises:
-        ConfigError: The mutator is no :class:`SubnetMutator`, a constraint is malformed, its metric has no estimator,
-            or there is no such teacher.
+        ConfigError: The mutator is no :class:`SubnetMutator`, a constraint is malformed, a metric has no estimator,
+            there is no such teacher, or another option of the step is out of its range.
     """
 
     def __init__(
@@ -71,6 +87,10 @@ class PSS(BaseAlgorithm):
         input_size: int | None = None,
         channels_last: bool = False,
         teacher: str = "largest",
+        average_momentum: float = 0.001,
+        distillation: dict | nn.Module | None = None,
+        loss_weights: Mapping[str, Any] | None = None,
+        largest_first: tuple[float, float] = (0.0, 0.0),
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -87,16 +107,40 @@ class PSS(BaseAlgorithm):
         self.channels_last = channels_last
         if channels_last:
             self.architecture.to(memory_format=torch.channels_last)
-        self.sampled_subnet: Subnet | None = None
+        distillation = {"type": "KLDistillation"} if distillation is None else distillation
+        self.distillation = MODELS.build(distillation) if isinstance(distillation, Mapping) else distillation
+        self.sampled_subnets: Sequence[Subnet] = ()
+        self.passes_of_step: list[tuple[Subnet, int]] = []
+        self.progress = 1.0
+        self.largest_first = _check_largest_first(largest_first)
+        self.loss_weights = self._check_loss_weights(loss_weights)
+        if teacher not in _TEACHERS:
+            raise ConfigError(f"model.teacher = {teacher!r} is not known; choose from {list(_TEACHERS)}")
+        if not 0 < average_momentum <= 1:
+            raise ConfigError(f"model.average_momentum = {average_momentum} must be above 0, and at most 1")
+        # A submodule, since a resumed training goes on with it.
+        self.average = AveragedNetwork(self.architecture, average_momentum) if teacher == "average" else None
         # Not a submodule: a checkpoint has the supernet alone, and a resumed training makes its teacher anew.
-        self.__dict__["_original"] = self._build_teacher(teacher)
+        self.__dict__["_original"] = self._build_original() if teacher == "original" else None
 
-    def _build_teacher(self, teacher: str) -> nn.Module | None:
-        """The network that a converted one was made of, in evaluation mode; None where the largest subnet teaches."""
-        if teacher == "largest":
+    def _check_loss_weights(self, loss_weights: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        if loss_weights is None:
             return None
-        if teacher != "original":
-            raise ConfigError(f"model.teacher = {teacher!r} is not known; choose from ['largest', 'original']")
+        power = loss_weights.get("power")
+        if set(loss_weights) != {"metric", "power"} or not is_number(power):
+            raise ConfigError(
+                f"model.loss_weights = {dict(loss_weights)} must be dict(metric=…, power=…), the power a number; None "
+                "weights all losses alike"
+            )
+        if loss_weights["metric"] not in self.estimators:
+            raise ConfigError(
+                f"model.loss_weights has the metric {loss_weights['metric']!r}, which has no estimator; "
+                f"model.estimators has {sorted(self.estimators)}"
+            )
+        return loss_weights
+
+    def _build_original(self) -> nn.Module:
+        """The network that a converted one was made of, in evaluation mode."""
         if not hasattr(self.architecture, "original_network"):
             raise ConfigError(
                 f"model.teacher = 'original': a {type(self.architecture).__name__} starts from nothing, and has no "
@@ -110,6 +154,16 @@ class PSS(BaseAlgorithm):
         if (original := self.__dict__.get("_original")) is not None:
             original._apply(fn, *args, **kwargs)
         return super()._apply(fn, *args, **kwargs)
+
+    @property
+    def sampled_subnet(self) -> Subnet | None:
+        """The only one of :attr:`sampled_subnets`; None before it is drawn."""
+        (subnet,) = self.sampled_subnets or (None,)
+        return subnet
+
+    @sampled_subnet.setter
+    def sampled_subnet(self, subnet: Subnet) -> None:
+        self.sampled_subnets = (subnet,)
 
     def _order_ops(self) -> None:
         """Order the choices of every op by their FLOPs, so that there are a smallest and a largest subnet."""
@@ -164,7 +218,7 @@ class PSS(BaseAlgorithm):
         forward: Callable[..., Tensor] | None = None,
         no_sync: Callable[[], AbstractContextManager[Any]] = contextlib.nullcontext,
     ) -> dict[str, Tensor]:
-        """One iteration of the method (PSS-Net, section 3): three subnets, one step.
+        """One iteration of the method (PSS-Net, section 3): several subnets on one batch, one step.
 
         Args:
             data: A batch of the data loader.
@@ -173,10 +227,12 @@ class PSS(BaseAlgorithm):
             no_sync: Context in which ``forward``'s backward does not exchange gradients; not used for the last subnet.
 
         Returns:
-            Scalars to log: the three losses, their sum ``loss``, accuracies if the head reports them, and ``score``:
-            minus the cross-entropy of the sampled subnet with the labels, from the logits that it was trained on.
+            Scalars to log: the losses of the largest, the sampled (their mean) and the smallest subnet, the weighted
+            sum of all, ``loss``, and accuracies if the head reports them; and ``score`` (num_sampled,): minus the
+            cross-entropy of each sampled subnet with the labels, from the logits that it was trained on. Of a step that
+            trains the largest subnet alone, nothing of the others.
         """
-        if self.sampled_subnet is None:
+        if not self.sampled_subnets and self.student_weight > 0:
             raise ConfigError(
                 "no subnet was sampled for this iteration; set "
                 "default_hooks.subnet_sampler=dict(type='PrioritizedPoolSamplerHook')"
@@ -184,52 +240,92 @@ class PSS(BaseAlgorithm):
         forward = forward or self
         batch: Any = self.data_preprocessor(data, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        labels = _labels(samples)
+        students = [*self.sampled_subnets, self.space.smallest] if self.student_weight > 0 else []
+        weights = self._loss_weights([self.space.largest, *students])
+        self.passes_of_step = []
+        if self.average is not None:
+            self.average.update(self.architecture)
 
-        def logits_of(subnet: Subnet) -> Tensor:
+        def train(subnet: Subnet, loss_of: Callable[[Tensor], Tensor], weight: float) -> tuple[Tensor, Tensor]:
+            """Logits (N, classes) and loss of a subnet, whose weighted gradients are added."""
             self.mutator.activate(subnet)
             with optim_wrapper.optim_context(self):
-                return forward(inputs, samples, mode="tensor")
+                logits = forward(inputs, samples, mode="tensor")
+            loss = loss_of(logits.float())
+            optim_wrapper.backward(weight * loss)
+            self.passes_of_step.append((subnet, 3))
+            return logits.detach().float(), loss.detach()
 
-        with no_sync():
-            teacher = logits_of(self.space.largest)
-            head_losses = compat.head_losses(self.architecture.head, teacher.float(), samples)
-            largest_loss, log_vars = self.parse_losses(head_losses)
-            optim_wrapper.backward(largest_loss)
-            teacher = self._taught(teacher, inputs, optim_wrapper)
-            sampled = logits_of(self.sampled_subnet).float()
-            sampled_loss = distillation_loss(sampled, teacher)
-            optim_wrapper.backward(sampled_loss)
-        smallest_loss = distillation_loss(logits_of(self.space.smallest).float(), teacher)
-        optim_wrapper.backward(smallest_loss)
+        log_vars: dict[str, Tensor] = {}
+
+        def head_loss(logits: Tensor) -> Tensor:
+            loss, values = self.parse_losses(compat.head_losses(self.architecture.head, logits, samples))
+            log_vars.update(values)
+            return loss
+
+        # The last subnet exchanges gradients: the smallest, or the largest where it is alone.
+        with no_sync() if students else contextlib.nullcontext():
+            largest, largest_loss = train(self.space.largest, head_loss, weights[0])
+            teacher = self._taught(largest, inputs, optim_wrapper) if students else largest
+            distil = partial(self.distillation, teacher=teacher)
+            sampled = [train(subnet, distil, w) for subnet, w in zip(students[:-1], weights[1:-1], strict=True)]
+        outputs = {"loss": weights[0] * largest_loss, "largest_ce": largest_loss}
+        if students:
+            _, smallest_loss = train(students[-1], distil, weights[-1])
+            losses = [*(loss for _, loss in sampled), smallest_loss]
+            labels = labels_of(samples)
+            outputs |= {
+                "loss": sum((w * loss for w, loss in zip(weights[1:], losses, strict=True)), outputs["loss"]),
+                "sampled_kl": torch.stack(losses[:-1]).mean(),
+                "smallest_kl": smallest_loss,
+                "score": torch.stack([-F.cross_entropy(logits, labels) for logits, _ in sampled]),
+            }
         optim_wrapper.step()
         optim_wrapper.zero_grad()
-        self.sampled_subnet = None
-        metrics = {name: value for name, value in log_vars.items() if "loss" not in name}
-        return {
-            "loss": (largest_loss + sampled_loss + smallest_loss).detach(),
-            "largest_ce": largest_loss.detach(),
-            "sampled_kl": sampled_loss.detach(),
-            "smallest_kl": smallest_loss.detach(),
-            "score": -F.cross_entropy(sampled.detach(), labels),
-            **metrics,
-        }
+        self.sampled_subnets = ()
+        return outputs | {name: value for name, value in log_vars.items() if "loss" not in name}
+
+    @property
+    def student_weight(self) -> float:
+        """Weight of all losses but the largest subnet's at this :attr:`progress`; 0 where it is trained alone."""
+        alone, rise = self.largest_first
+        if self.progress < alone:
+            return 0.0
+        return min(1.0, (self.progress - alone) / rise) if rise > 0 else 1.0
+
+    def _loss_weights(self, subnets: Sequence[Subnet]) -> list[float]:
+        """Weight of the loss of each subnet of a step, the largest first."""
+        weights = np.ones(len(subnets))
+        if self.loss_weights is not None:
+            costs = self.costs[self.loss_weights["metric"]](self.space.encode(subnets))
+            weights = (costs / costs[0]) ** self.loss_weights["power"]
+            weights /= weights.mean()
+        weights[1:] *= self.student_weight
+        return weights.tolist()
 
     def _taught(self, largest: Tensor, inputs: Tensor, optim_wrapper: OptimWrapper) -> Tensor:
         """The teacher's logits (N, classes) of a batch of which the largest subnet's are known."""
         original: nn.Module | None = self.__dict__["_original"]
-        if original is None:
-            return largest.detach().float()
+        if original is None and self.average is None:
+            return largest
+        self.passes_of_step.append((self.space.largest, 1))  # either has the layers of the largest subnet
         with torch.no_grad(), optim_wrapper.optim_context(self):
+            if self.average is not None:
+                return self.average(inputs, mode="tensor").float()
+            assert original is not None
             return original(inputs).float()
 
 
-def distillation_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """``KL(teacher || student)`` of logits (N, classes), mean over the batch."""
-    return F.kl_div(F.log_softmax(student, 1), F.log_softmax(teacher, 1), reduction="batchmean", log_target=True)
+def _check_largest_first(shares: tuple[float, float]) -> tuple[float, float]:
+    if len(shares) != 2 or not all(is_number(share) and share >= 0 for share in shares) or sum(shares) > 1:
+        raise ConfigError(
+            f"model.largest_first = {shares} must be two shares of the training, such as (0.5, 0.2): how long the "
+            "largest subnet is trained alone, and in how long the others come in; both together at most 1"
+        )
+    return shares
 
 
-def _labels(samples: list) -> Tensor:
+def labels_of(samples: list) -> Tensor:
     """Labels (N,), or class probabilities (N, classes) where the preprocessor mixed the batch."""
     if "score" in samples[0].gt_label:
         return torch.stack([sample.gt_label.score for sample in samples])
