@@ -257,7 +257,7 @@ def format_training(summary: Mapping[str, Any]) -> str:
     columns = list(dict.fromkeys(name for own in summary["training"].values() for name in own))
     lines = ["| method | " + " | ".join(columns) + " |", "| --- |" + " --- |" * len(columns)]
     for method, own in summary["training"].items():
-        lines.append(f"| {method} | " + " | ".join(f"{own[c]:,.0f}" if c in own else "-" for c in columns) + " |")
+        lines.append(f"| {method} | " + " | ".join(_count_cell(own.get(c)) for c in columns) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -363,6 +363,12 @@ def _cell(row: Mapping[str, Any] | None, seeds: int) -> str:
     error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
     count = len(row["values"])
     return f"{row['mean']:.2f}{error}" + (f" ({count} of {seeds} seeds)" if count < seeds else "")
+
+
+def _count_cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _difference_cell(row: Mapping[str, Any] | None) -> str:
