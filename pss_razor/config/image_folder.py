@@ -19,6 +19,7 @@ _LOADERS = {
     "selection_dataloader": "val",
     "test_dataloader": "test",
 }
+_SCORING = "scoring_dataloader"
 _SIZES = ("scale", "crop_size")
 
 
@@ -40,6 +41,8 @@ def use_image_folder(
     Constraints get as many targets as they had, between the smallest and the largest subnet; a search's range of FLOPs
     is scaled with the area of the images. If the image size or the number of classes changes, a latency estimator gets
     the path of a table that is still to be measured for this network (``pss-latency``).
+
+    A recipe that scores its pools on images held out from training holds out a tenth of the training images for that.
 
     A recipe keeps its augmentations, but one on digits or CIFAR-10 gets those of ImageNet. Cream's depths stay those
     that follow from ``flops_range``.
@@ -65,7 +68,7 @@ def use_image_folder(
             use_image_folder(_base_, "data/flowers", num_classes=3, image_size=96)
 
     Raises:
-        ConfigError: A number cannot work, or ``config`` is no recipe of images.
+        ConfigError: A number cannot work, ``config`` is no recipe of images, or ``val`` is missing and it scores pools.
     """
     least = {"num_classes": 2, "image_size": 32, "num_targets": 2, "epochs": 1}
     given = dict(num_classes=num_classes, image_size=image_size, num_targets=num_targets, epochs=epochs)
@@ -78,7 +81,7 @@ def use_image_folder(
     old_size = _image_size(config)
     if _dataset(config["train_dataloader"])["pipeline"][0]["type"] != "LoadImageFromFile":
         _take_images_of_imagenet(config)
-    datasets = _datasets(data_root, train, val, test)
+    datasets = _datasets(data_root, train, val, test, any(split == "scoring" for split, _ in _loaders(config)))
     for split, loader in _loaders(config):
         _use_dataset(loader, datasets[split])
     _choose_on_images_of_their_own(config, test is not None)
@@ -151,14 +154,14 @@ def _parts(config: Settings) -> Iterator[Settings]:
         if isinstance(value, MutableMapping):
             yield value
             for name, child in value.items():
-                if name not in (*_LOADERS, "dataloader"):
+                if name not in (*_LOADERS, "dataloader", _SCORING):
                     yield from walk(child)
         elif isinstance(value, list | tuple):
             for child in value:
                 yield from walk(child)
 
     for name, value in config.items():
-        if name not in _LOADERS:
+        if name not in (*_LOADERS, _SCORING):
             yield from walk(value)
 
 
@@ -170,6 +173,11 @@ def _loaders(config: Settings) -> Iterator[tuple[str, Settings]]:
     for owner, name in (("test_cfg", "selection_dataloader"), ("train_cfg", "dataloader")):
         if (config.get(owner) or {}).get(name):
             yield "val", config[owner][name]
+    sampler = (config.get("default_hooks") or {}).get("subnet_sampler") or {}
+    if sampler.get(_SCORING):
+        yield "scoring", sampler[_SCORING]
+        if config.get(_SCORING):  # the variable that it was set by
+            yield "scoring", config[_SCORING]
 
 
 def _dataset(loader: Settings) -> Settings:
@@ -189,8 +197,13 @@ def _image_size(config: Settings) -> int:
     return whole[-1]
 
 
-def _datasets(data_root: str, train: str, val: str | None, test: str | None) -> dict[str, dict[str, Any]]:
-    """The dataset of each split, without a pipeline."""
+def _datasets(data_root: str, train: str, val: str | None, test: str | None, scores: bool) -> dict[str, dict[str, Any]]:
+    """The dataset of each split, without a pipeline; ``scores`` says whether pools have images of their own."""
+    if scores and val is None:
+        raise ConfigError(
+            "use_image_folder: this recipe scores its pools on a tenth of the training images, and no other tenth can "
+            "be held out to choose by; give val, a folder of other images"
+        )
 
     def folder(name: str) -> dict[str, Any]:
         return dict(type="ImageFolder", data_root=data_root, data_prefix=name)
@@ -198,8 +211,13 @@ def _datasets(data_root: str, train: str, val: str | None, test: str | None) -> 
     def fold(test_mode: bool) -> dict[str, Any]:
         return dict(type="mmcls.KFoldDataset", num_splits=10, seed=0, test_mode=test_mode, dataset=folder(train))
 
-    datasets = {"train": folder(train), "val": folder(val)} if val else {"train": fold(False), "val": fold(True)}
-    return {**datasets, "test": folder(test) if test else datasets["val"]}
+    whole = val is not None and not scores
+    datasets = {"train": folder(train) if whole else fold(False), "val": folder(val) if val else fold(True)}
+    return {
+        **datasets,
+        "test": folder(test) if test else datasets["val"],
+        **({"scoring": fold(True)} if scores else {}),
+    }
 
 
 def _use_dataset(loader: Settings, dataset: dict[str, Any]) -> None:

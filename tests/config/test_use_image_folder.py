@@ -85,7 +85,8 @@ def test_every_recipe(apply, recipe):
         for transform in pipeline_of(loader)[1:]:
             results = TRANSFORMS.build(transform)(results)
         assert results["inputs"].shape == (3, 96, 96)
-    assert config.train_dataloader.dataset.data_prefix == "train"
+    trained_on = config.train_dataloader.dataset  # a fold, if pools are scored on the rest
+    assert trained_on.get("dataset", trained_on).data_prefix == "train"
     assert config.test_dataloader.dataset.data_prefix == "test"
     for loader in loaders_of(config)[1:-1]:
         assert loader.dataset.data_prefix in ("val", "test")
@@ -147,6 +148,24 @@ class TestSettings:
         parts = [DATASETS.build(loader.dataset) for loader in (config.train_dataloader, config.val_dataloader)]
         paths = [{part.get_data_info(i)["img_path"] for i in range(len(part))} for part in parts]
         assert len(paths[0]) == 54 and len(paths[1]) == 6 and not paths[0] & paths[1]
+
+    def test_pools_are_scored_on_a_tenth_of_the_training_images(self, apply):
+        config = apply("pss/pss_plus_mbv2_flops_fashion", "num_classes=3, image_size=96")
+        scoring = config.default_hooks.subnet_sampler.scoring_dataloader
+        assert (scoring.dataset.type, scoring.dataset.test_mode) == ("mmcls.KFoldDataset", True)
+        assert (config.train_dataloader.dataset.type, config.train_dataloader.dataset.test_mode) == (
+            "mmcls.KFoldDataset",
+            False,
+        )
+        assert scoring.dataset.dataset.data_prefix == config.train_dataloader.dataset.dataset.data_prefix == "train"
+        assert scoring.dataset.dataset.pipeline == config.val_dataloader.dataset.pipeline
+        assert config.val_dataloader.dataset.data_prefix == "val"
+        plain = apply("pss/pss_mbv2_flops_fashion", "num_classes=3, image_size=96")
+        assert plain.train_dataloader.dataset.type == "ImageFolder"
+
+    def test_pools_that_are_scored_need_images_to_choose_by(self, apply):
+        with pytest.raises(ConfigError, match="give val"):
+            apply("pss/pss_plus_mbv2_flops_fashion", "num_classes=3, image_size=96, val=None")
 
     def test_a_search_takes_the_same_share_of_its_space(self, apply):
         search = apply("nas/spos/spos_evolution_search_shufflenetv2_8xb2048_in1k").train_cfg
