@@ -10,6 +10,8 @@
 # make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (23 minutes on
 #                   two CPU cores); REHEARSE=small is what CI runs
 # make release-check  what a release needs of a CPU: all tests, wheel, rehearsal, hostile files, versions (an hour)
+# make evidence     the comparison of docs/evidence.md, resumable (half a day of one core); JOBS=2 runs two at once
+# make evidence-report  its tables and pictures again, from docs/evidence/*.json
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,10 +28,13 @@ REHEARSE ?= full
 TESTS ?=
 # Where make test-wheel leaves the environment that it trains in.
 WHEEL_VENV ?=
+SEEDS ?= 0 1 2 3 4
+JOBS ?= 1
+EVIDENCE ?= work_dirs/evidence
 SPOS := configs/nas/spos/spos
 SPOS_DIR := work_dirs/spos_digits
 
-.PHONY: quickstart test test-slow test-all test-gpu test-wheel rehearse release-check check bench spos-digits cream-digits venv clean
+.PHONY: quickstart test test-slow test-all test-gpu test-wheel rehearse release-check check evidence evidence-report bench spos-digits cream-digits venv clean
 .DELETE_ON_ERROR:
 
 venv: $(INSTALLED)
@@ -100,6 +105,23 @@ cream-digits: venv
 	$(RUN) tools/train.py configs/nas/cream/cream_subnet_digits.py --work-dir work_dirs/cream_digits/retrain --resume auto
 	$(RUN) tools/test.py configs/nas/cream/cream_subnet_digits.py work_dirs/cream_digits/retrain/epoch_12.pth \
 		--work-dir work_dirs/cream_digits/retrain
+
+# Methods on equal multiply-accumulates, the subnets of PSS+ alone, and the tables and pictures of docs/evidence.md.
+evidence: venv
+	$(RUN) tools/compare_samplers.py configs/pss/pss_mbv2_flops_fashion.py configs/pss/pss_plus_mbv2_flops_fashion.py \
+		configs/baselines/uniform_mbv2_flops_fashion.py configs/baselines/mutualnet_mbv2_flops_fashion.py \
+		configs/baselines/usnet_mbv2_flops_fashion.py --equal-macs --seeds $(SEEDS) --jobs $(JOBS) --out-dir $(EVIDENCE)
+	for seed in $(SEEDS); do $(RUN) tools/train_alone.py \
+		$(EVIDENCE)/pss_plus_mbv2_flops_fashion/seed$$seed/pool_results.json configs/baselines/alone_mbv2_flops_fashion.py \
+		--seed $$seed --jobs $(JOBS) --cfg-options test_cfg.top_k=1 --out-dir $(EVIDENCE)/alone/seed$$seed || exit 1; done
+	$(RUN) tools/evidence_report.py collect pss=$(EVIDENCE)/pss_mbv2_flops_fashion \
+		pss_plus=$(EVIDENCE)/pss_plus_mbv2_flops_fashion uniform=$(EVIDENCE)/uniform_mbv2_flops_fashion \
+		mutualnet=$(EVIDENCE)/mutualnet_mbv2_flops_fashion usnet=$(EVIDENCE)/usnet_mbv2_flops_fashion \
+		--alone $(EVIDENCE)/alone/seed*/alone.json --seeds $(SEEDS) --out docs/evidence/fashion.json
+	$(MAKE) evidence-report
+
+evidence-report: venv
+	$(RUN) tools/evidence_report.py report docs/evidence/*.json --out-dir docs/evidence
 
 bench: venv
 	mkdir -p work_dirs

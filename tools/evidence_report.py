@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     collect.add_argument("--out", required=True, help="file to write, .json")
     collect.add_argument("--seeds", nargs="+", type=int, help="only these seeds (default: all that are there)")
     collect.add_argument(
-        "--alone", metavar="FILE", help='subnets trained alone, .json: {"flops_2": {"<seed>": accuracy}}'
+        "--alone", nargs="+", metavar="FILE", help="alone.json of tools/train_alone.py, one for each seed"
     )
     collect.add_argument("--about", nargs="+", default=[], metavar="KEY=TEXT", help="e.g. device='2 cores of an EPYC'")
     report = commands.add_parser("report", help="tables (.md) and two pictures (.png) of each file")
@@ -68,17 +68,23 @@ def find_runs(folder: Path, seeds: list[int] | None) -> dict[int, Path]:
     return {seed: found[seed] for seed in wanted}
 
 
-def read_alone(path: Path) -> dict[str, dict[int, float]]:
-    """Accuracies of subnets that were trained alone."""
+def read_alone(paths: list[Path]) -> dict[str, dict[int, float]]:
+    """Pool -> seed -> accuracy of subnets that were trained alone, of files of tools/train_alone.py."""
     from pss_razor.core import ConfigError, is_number, parse_json
 
-    try:
-        content: Any = parse_json(path.read_bytes())
-        table = {name: {int(seed): value for seed, value in own.items()} for name, own in content.items()}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ConfigError(f"--alone {path} is no table of pool -> seed -> accuracy: {error}") from error
-    if not all(is_number(value) for own in table.values() for value in own.values()):
-        raise ConfigError(f"--alone {path}: an accuracy is no number")
+    table: dict[str, dict[int, float]] = {}
+    for path in paths:
+        try:
+            content: Any = parse_json(path.read_bytes())
+            seed, found = content["seed"], {own["name"]: own["alone"] for own in content["subnets"]}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"--alone {path} is no alone.json of tools/train_alone.py: {error!r:.200}") from error
+        if type(seed) is not int or not all(isinstance(n, str) and is_number(value) for n, value in found.items()):
+            raise ConfigError(f"--alone {path}: the seed is no whole number, or an accuracy is no number")
+        for name, value in found.items():
+            if seed in table.setdefault(name, {}):
+                raise ConfigError(f"--alone {path}: {name} of seed {seed} is in another file, too")
+            table[name][seed] = value
     return table
 
 
@@ -101,7 +107,7 @@ def main() -> None:
                 raise ConfigError(f"--out {args.out}: raw results are JSON; end the name with .json")
             methods = split_pairs(args.methods, "collect")
             runs = {method: find_runs(Path(folder), args.seeds) for method, folder in methods.items()}
-            alone = read_alone(Path(args.alone)) if args.alone is not None else None
+            alone = read_alone(list(map(Path, args.alone))) if args.alone is not None else None
             evidence = collect_evidence(runs, alone, split_pairs(args.about, "--about"))
             Path(args.out).parent.mkdir(parents=True, exist_ok=True)
             atomic_write(args.out, evidence.to_json())

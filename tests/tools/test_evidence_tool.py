@@ -26,7 +26,9 @@ def results(call, tiny, trained, tmp_path):
 
 def test_from_results_to_tables(results, run_tool):
     evidence, methods = results / "new" / "tiny.json", [f"{m}={results / m}" for m in ("first", "second")]
-    (results / "alone.json").write_text(json.dumps({"flops_0.5": {"0": 50.0, "3": 52.0}}))
+    for seed, accuracy in ((0, 50.0), (3, 52.0)):  # what tools/train_alone.py writes
+        alone = {"format": 1, "seed": seed, "subnets": [{"name": "flops_0.5", "alone": accuracy}]}
+        (results / f"alone{seed}.json").write_text(json.dumps(alone))
     done = run_tool(
         "evidence_report.py",
         "collect",
@@ -34,7 +36,8 @@ def test_from_results_to_tables(results, run_tool):
         "--out",
         evidence,
         "--alone",
-        results / "alone.json",
+        results / "alone0.json",
+        results / "alone3.json",
         "--about",
         "on=a CPU",
     )
@@ -70,7 +73,11 @@ def test_bad_input(results, run_tool):
     fails(collect(f"none={results / 'none'}", "--out", out), "no results of any seed")
     fails(collect(first, "--seeds", 0, 5, "--out", out), "no results of seeds [5]", "it has seeds [0, 3]")
     (results / "bad.json").write_text('{"flops_2": 3}')
-    fails(collect(first, "--alone", results / "bad.json", "--out", out), "is no table of pool -> seed -> accuracy")
+    fails(collect(first, "--alone", results / "bad.json", "--out", out), "is no alone.json of tools/train_alone.py")
+    (results / "twice.json").write_text('{"seed": 0, "subnets": [{"name": "flops_2", "alone": 3}]}')
+    fails(
+        collect(first, "--alone", *[results / "twice.json"] * 2, "--out", out), "flops_2 of seed 0 is in another file"
+    )
     assert not out.exists()
     assert collect(first, "--out", out).code == 0
     report = ["evidence_report.py", "report", out, "--out-dir", results / "report"]
