@@ -126,8 +126,10 @@ def calibration(runner: Any, images: int) -> dict[str, Any]:
     algorithm = runner.model
     hook = next(hook for hook in runner.hooks if hasattr(hook, "sampler"))
     best = [pool.best(1)[0].subnet for pool in hook.sampler.pools.values() if len(pool)]
-    x, y = load_held_out_images(algorithm, runner.test_loop.selection_dataloader, images, seed=0)
-    train, _ = load_held_out_images(algorithm, runner.train_dataloader, 64 * max(CALIBRATIONS), seed=2)
+    chosen_on = runner.test_loop.selection_dataloader or runner.test_loop.dataloader
+    x, y = load_held_out_images(algorithm, chosen_on, min(images, len(chosen_on.dataset)), seed=0)
+    available = len(runner.train_dataloader.dataset)
+    train, _ = load_held_out_images(algorithm, runner.train_dataloader, min(64 * max(CALIBRATIONS), available), seed=2)
     accuracies = []
     for count in CALIBRATIONS:
         right = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import subprocess
 import sys
 import types
@@ -23,6 +24,7 @@ import common  # noqa: E402
 import conversion  # noqa: E402
 import converted_step  # noqa: E402
 import gpu  # noqa: E402
+import pool_causes  # noqa: E402
 import pool_evaluation  # noqa: E402
 import pool_simulation  # noqa: E402
 import pretrained_start  # noqa: E402
@@ -53,8 +55,39 @@ def test_time_in_turn_takes_turns():
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
     alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
-             "pretrained_start"}  # fmt: skip
+             "pool_causes", "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
+
+
+def test_noise_of_scores_of_known_spread():
+    """Subnets that differ by 0.1 under batches that add 0.5 to all of them alike, and 0.2 to each by itself."""
+    generator = np.random.default_rng(0)
+    quality = generator.normal(size=(40, 1 + 30, 1)) * 0.1
+    common_noise = generator.normal(size=(40, 1, 60)) * 0.5
+    losses = 2.0 + quality + common_noise + generator.normal(size=(40, 31, 60)) * 0.2
+    losses[:, 0] = 2.0 + common_noise[:, 0]  # the largest has the batch's noise alone
+    found = pool_causes.noise(losses)
+    plain, relative = found["plain"], found["relative"]
+    assert plain["std_of_batches"] == pytest.approx(np.hypot(0.5, 0.2), rel=0.05)
+    assert relative["std_of_batches"] == pytest.approx(0.2, rel=0.05)
+    assert relative["std_of_subnets"] == pytest.approx(0.1, rel=0.1)
+    assert relative["visits_until_equal"] == pytest.approx(4, rel=0.3)
+    assert plain["tau_of_visits"][0] < relative["tau_of_visits"][0] < relative["tau_of_visits"][3]
+    assert relative["tau_of_visits"][-1] > 0.9
+
+
+def test_causes_of_a_tiny_run(straight, tmp_path, monkeypatch):
+    out = tmp_path / "causes.json"
+    arguments = ["pool_causes.py", str(straight), "--out", str(out), "--subnets", "2", "--batches", "2"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    pool_causes.main()
+    found = json.loads(out.read_text())
+    assert len(found["drift"]["step"]) == 6  # three epochs of two logged intervals
+    entries = found["temperature"]["entries_in_effect"]
+    assert all(1 <= count <= found["temperature"]["entries"][0] + 1e-9 for count in entries)
+    assert entries[0] > entries[-1]
+    assert all(0 <= accuracy <= 100 for accuracy in found["calibration"]["accuracy"])
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_modelopt_makes_of_a_network(monkeypatch):
