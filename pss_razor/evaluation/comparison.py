@@ -34,6 +34,7 @@ _SHARED = (
     "optim_wrapper",
     "param_scheduler",
 )
+_RESOLUTIONS = "model.architecture.resolutions"
 POOLS_MEAN = "mean over targets"
 COMMON_MEAN = "mean over common targets"
 ALONE = "trained alone"
@@ -73,6 +74,13 @@ def check_comparable(configs: Mapping[str, Config]) -> None:
             raise ConfigError(
                 f"{first} and {name} cannot be compared: {where} is {a!r} in one and {b!r} in the other; give both the "
                 "same, in their configs or by --cfg-options"
+            )
+    spread = any("num_targets" in constraint for constraint in _get(reference, "model.constraints") or ())
+    for name, config in others:
+        if spread and _get(reference, _RESOLUTIONS) != _get(config, _RESOLUTIONS):
+            raise ConfigError(
+                f"{first} and {name} cannot be compared: num_targets spreads the targets over the resources of each, "
+                "and their resolutions differ; give the constraints first, last and step"
             )
 
 

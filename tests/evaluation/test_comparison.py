@@ -225,3 +225,15 @@ def test_samplers_and_resolutions_may_differ():
     other.model.architecture.resolutions = [32]
     other.default_hooks = dict(subnet_sampler=dict(type="BaselineSamplerHook", method="usnet"))
     check_comparable({"a": Config(CONFIG), "b": other})
+
+
+def test_targets_that_are_spread_over_other_resources():
+    """US-Net has one resolution; its smallest and largest subnet have other costs."""
+    config, other = Config(CONFIG), Config(CONFIG)
+    for own, resolutions in ((config, [16, 32]), (other, [32])):
+        own.model.constraints = [dict(metric="flops", num_targets=4)]
+        own.model.architecture.resolutions = resolutions
+    with pytest.raises(ConfigError, match="num_targets spreads the targets over the resources of each"):
+        check_comparable({"a": config, "b": other})
+    other.model.architecture.resolutions = [16, 32]
+    check_comparable({"a": config, "b": other})

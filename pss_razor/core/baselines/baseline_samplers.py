@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from pss_razor.core.space.constraint import Constraint
 from pss_razor.core.space.cost import AdditiveCost
 from pss_razor.core.space.subnet import Subnet
 
+# Scores that are still to be read: those of a step or more, so that none is waited for.
+_UNREAD = 8
+
 
 class BaselineSubnetSampler(SubnetSampler):
     """Draws that do not depend on targets or scores.
@@ -27,23 +31,28 @@ class BaselineSubnetSampler(SubnetSampler):
 
     method: str
     _state_keys = ("method", "generator")
-    _unread: tuple[Draw, Score] | None = None
+
+    def __init__(self, costs: Mapping[str, AdditiveCost], constraints: Sequence[Constraint], seed: int = 0) -> None:
+        super().__init__(costs, constraints, seed)
+        self._unread: deque[tuple[Draw, Callable[[], float]]] = deque()
 
     def update(self, draw: Draw, score: Score) -> None:
-        """Learn nothing, but check that the score is finite; a callable one is read at the next call or state_dict."""
-        self._read()
-        self._unread = draw, score
-        if not callable(score):
-            self._read()
+        """Learn nothing, but check that the score is finite; a callable one some updates later, or in state_dict."""
+        if callable(score):
+            self._unread.append((draw, score))
+            self._check(at_most=_UNREAD)
+        else:
+            check_score(draw.subnet, score)
 
-    def _read(self) -> None:
-        if self._unread is not None:
-            (draw, score), self._unread = self._unread, None
-            check_score(draw.subnet, score() if callable(score) else score)
+    def _check(self, at_most: int) -> None:
+        """Check the oldest scores until at most so many are unread."""
+        while len(self._unread) > at_most:
+            draw, score = self._unread.popleft()
+            check_score(draw.subnet, score())
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able method and random state."""
-        self._read()
+        self._check(at_most=0)
         return {"method": self.method, **super().state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -175,6 +175,17 @@ def test_divergence_is_an_error(score):
     sampler.update(sampler.draw(), -1.0)
 
 
+def test_scores_of_a_device_are_read_later():
+    sampler, read = make("uniform"), []
+    for number in range(20):
+        sampler.update(sampler.draw(), lambda number=number: read.append(number) or -1.0)
+    assert read == list(range(12))
+    sampler.update(sampler.draw(), lambda: float("nan"))
+    with pytest.raises(TrainingDivergedError, match="diverged"):
+        sampler.state_dict()
+    assert read == list(range(20))
+
+
 def test_states_of_other_methods_are_errors():
     pools = PrioritizedSubnetSampler(COSTS, CONSTRAINTS)
     with pytest.raises(CheckpointError, match=r"misses \['method'\]"):
