@@ -92,6 +92,10 @@ def test_two_iterations(name, tmp_path, made_up_table):
         drop_last=True,
     )
     config.train_cfg.max_epochs = 1
+    sampler = config.default_hooks.subnet_sampler
+    if sampler.get("rescoring"):
+        sampler.rescoring = [dict(at=0.0, images=batch_size, fresh=2, keep=1)]
+        sampler.scoring_dataloader = config.train_dataloader
     config.val_cfg = config.val_dataloader = config.val_evaluator = None
     config.vis_backends = config.visualizer.vis_backends = [dict(type="LocalVisBackend")]
     runner = build_runner(config)

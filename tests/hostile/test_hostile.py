@@ -18,5 +18,5 @@ def test_every_file_loads_or_ends_in_one_error():
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr[-5000:]
     outcomes = dict(re.findall(r"^([\w ]+): \{(.*)\}", done.stdout, re.MULTILINE))
-    assert len(outcomes) == 12
+    assert len(outcomes) == 13
     assert all("PSSError" in outcome for kind, outcome in outcomes.items() if kind != "export record")
