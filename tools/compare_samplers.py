@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pss_razor.commands.command_line import one_line_errors
-from pss_razor.commands.runs import Runs, is_complete, keep_settings, stopped_at_the_end
+from pss_razor.commands.runs import Runs, check_options, is_complete, keep_settings, stopped_at_the_end
 
 TOOLS = Path(__file__).resolve().parent
 _POLL_SECONDS = 2.0
@@ -48,15 +48,12 @@ def main() -> None:
         from pss_razor.evaluation.results import RESULTS_FILE
 
         out_dir = Path(args.out_dir)
-        if out_dir.exists() and not out_dir.is_dir():
-            raise ConfigError(f"--out-dir {out_dir} is a file; choose another path")
+        check_options(out_dir, args.jobs)
         for seed in args.seeds:
             if args.seeds.count(seed) > 1 or seed < 0:
                 raise ConfigError(
                     f"--seeds {args.seeds}: {seed} is negative or given twice; give distinct seeds from 0"
                 )
-        if args.jobs < 1:
-            raise ConfigError(f"--jobs {args.jobs} must be at least 1")
         if any(option.startswith("randomness.seed=") for option in args.cfg_options):
             raise ConfigError("--cfg-options randomness.seed: give the seeds by --seeds")
         names = name_methods(args.configs)

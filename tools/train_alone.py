@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from pss_razor.commands.command_line import one_line_errors
-from pss_razor.commands.runs import Runs, is_complete, keep_settings, stopped_at_the_end
+from pss_razor.commands.runs import Runs, check_options, is_complete, keep_settings, stopped_at_the_end
 
 TOOLS = Path(__file__).resolve().parent
 
@@ -43,10 +43,9 @@ def main() -> None:
         from pss_razor.evaluation.results import RESULTS_FILE, read_criterion, read_document
 
         out_dir = Path(args.out_dir)
-        if out_dir.exists() and not out_dir.is_dir():
-            raise ConfigError(f"--out-dir {out_dir} is a file; choose another path")
-        if args.jobs < 1 or args.seed < 0:
-            raise ConfigError(f"--jobs {args.jobs} must be at least 1, and --seed {args.seed} at least 0")
+        check_options(out_dir, args.jobs)
+        if args.seed < 0:
+            raise ConfigError(f"--seed {args.seed} must be at least 0")
         if any(option.startswith(("randomness.seed=", "model.subnet")) for option in args.cfg_options):
             raise ConfigError("--cfg-options: give the seed by --seed, and the subnets by --pools")
         document = read_document(Path(args.results))

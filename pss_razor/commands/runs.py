@@ -32,6 +32,20 @@ def is_complete(work_dir: Path) -> bool:
     return True
 
 
+def check_options(out_dir: Path, jobs: int) -> None:
+    """Check where runs are kept, and how many run at once.
+
+    Raises:
+        ConfigError: The folder is a file, or there are no jobs.
+    """
+    from pss_razor.core import ConfigError
+
+    if out_dir.exists() and not out_dir.is_dir():
+        raise ConfigError(f"--out-dir {out_dir} is a file; choose another path")
+    if jobs < 1:
+        raise ConfigError(f"--jobs {jobs} must be at least 1")
+
+
 def keep_settings(folder: Path, config: Config, name: str) -> None:
     """Write the settings of the runs in a folder to ``settings.json``, or compare them with those that are there.
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pss_razor.conversion.trace import evaluating
+
 BNStatistics = list[tuple[Tensor, Tensor]]
 
 
@@ -46,15 +48,10 @@ def calibrate_bn(model: nn.Module, batches: Iterable[Any], forward: Callable[[An
 @contextlib.contextmanager
 def normalised_by_batches(model: nn.Module) -> Iterator[None]:
     """BN in training mode, so that a batch is normalised by its own statistics, and all else in evaluation mode."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    for norm in _tracking_norms(model):
-        norm.train()
-    try:
+    with evaluating(model):
+        for norm in _tracking_norms(model):
+            norm.train()
         yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def get_bn_statistics(model: nn.Module) -> BNStatistics:

@@ -38,13 +38,25 @@ def load_calibration_batches(dataloader: DataLoader, count: int) -> list[Any]:
             level=logging.WARNING,
         )
     order = torch.randperm(size, generator=torch.Generator().manual_seed(_SEED)).tolist()
-    with isolated_random_state(_SEED):
+    return read_batches(dataloader, order[: min(available, count) * batch_size], batch_size, _SEED)
+
+
+def read_batches(dataloader: DataLoader, rows: list[int], batch_size: int, seed: int) -> list[Any]:
+    """Batches of some images of a data loader's dataset, in the given order; changes no random state.
+
+    Args:
+        dataloader: Its dataset, workers and collation are used.
+        rows: Which images.
+        batch_size: Images of a batch.
+        seed: Of the images' augmentation.
+    """
+    with isolated_random_state(seed):
         # Without the loader's worker_init_fn, which gives each process images of its own.
         return list(
             DataLoader(
                 dataloader.dataset,
                 batch_size,
-                sampler=order[: min(available, count) * batch_size],
+                sampler=rows,
                 num_workers=dataloader.num_workers,
                 collate_fn=dataloader.collate_fn,
             )

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from pss_razor.core import DataError, Subnet
 from pss_razor.evaluation.bn_calibration import normalised_by_batches
+from pss_razor.evaluation.calibration_images import read_batches
 from pss_razor.evaluation.pool_evaluator import isolated_evaluation
 from pss_razor.models import PSS
 from pss_razor.models.algorithms.pss import labels_of
@@ -33,17 +34,27 @@ def load_held_out_images(algorithm: PSS, dataloader: DataLoader, count: int, see
     Raises:
         DataError: There are not as many.
     """
-    size = len(dataloader.dataset)  # type: ignore[arg-type]
-    if count > size:
-        raise DataError(
-            f"scoring_dataloader has {size} images, a rescoring asks for images = {count}; hold out more, or ask for "
-            "fewer"
-        )
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:count]
+    check_held_out_images(dataloader, count)
+    order = torch.randperm(len(dataloader.dataset), generator=torch.Generator().manual_seed(seed))[:count]  # type: ignore[arg-type]
     world = get_world_size()
     own = order[: count // world * world][get_rank() :: world].tolist()
-    batch = algorithm.data_preprocessor(dataloader.collate_fn([dataloader.dataset[i] for i in own]), False)
-    return batch["inputs"], labels_of(batch["data_samples"])
+    (batch,) = read_batches(dataloader, own, len(own), seed)
+    data = algorithm.data_preprocessor(batch, False)
+    return data["inputs"], labels_of(data["data_samples"])
+
+
+def check_held_out_images(dataloader: DataLoader, count: int) -> None:
+    """Check that there are as many images as are to be scored on.
+
+    Raises:
+        DataError: There are fewer images, or fewer are asked for than there are processes.
+    """
+    size = len(dataloader.dataset)  # type: ignore[arg-type]
+    if not get_world_size() <= count <= size:
+        raise DataError(
+            f"scoring_dataloader has {size} images, a rescoring asks for images = {count}; hold out more, or ask for "
+            f"fewer, but at least one for each of {get_world_size()} processes"
+        )
 
 
 def score_on(algorithm: PSS, subnets: Sequence[Subnet], images: torch.Tensor, labels: torch.Tensor) -> list[float]:

@@ -28,7 +28,7 @@ from pss_razor.core import (
 from pss_razor.engine.hooks.subnet_sampler_hook import SubnetSamplerHook
 from pss_razor.engine.hooks.training_cost_hook import TrainingCostHook
 from pss_razor.evaluation.checks import check_dataloader, get_algorithm
-from pss_razor.evaluation.held_out_scores import load_held_out_images, score_on
+from pss_razor.evaluation.held_out_scores import check_held_out_images, load_held_out_images, score_on
 from pss_razor.registry import HOOKS
 
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -161,10 +161,10 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         """Check the images to score on, and say where a pool will be visited too rarely to learn."""
         super().before_train(runner)
         if self.scoring_dataloader is not None:
-            algorithm = get_algorithm(runner)
             self._scored_on = runner.build_dataloader(self.scoring_dataloader, seed=runner.seed)
-            check_dataloader(algorithm, self._scored_on, "scoring_dataloader")
-            load_held_out_images(algorithm, self._scored_on, max(own.images for own in self.rescoring), 0)
+            check_dataloader(get_algorithm(runner), self._scored_on, "scoring_dataloader")
+            for rescoring in self.rescoring:
+                check_held_out_images(self._scored_on, rescoring.images)
         probabilities = self.sampler.target_probabilities(explore=False)
         rare = {key: runner.max_iters * p for key, p in probabilities.items() if runner.max_iters * p < _FEW_VISITS}
         if rare and self.sampler.learns:
