@@ -44,7 +44,7 @@ from pss_razor.core.sampling.range_sampler import RangeSampler
 from pss_razor.core.sampling.shared_multiplier import shared_multiplier_subnets
 from pss_razor.core.sampling.subnet_sampler import Draw, SubnetSampler
 from pss_razor.core.sampling.tree_sampler import TreeSampler
-from pss_razor.core.scalars import is_number, is_scalar
+from pss_razor.core.scalars import are_two_numbers, is_number, is_scalar
 from pss_razor.core.space.active_subnet import ActiveSubnetMixin
 from pss_razor.core.space.constraint import Constraint, build_constraints, check_metrics
 from pss_razor.core.space.cost import AdditiveCost, CostTerm, ProductTerm
@@ -100,6 +100,7 @@ __all__ = [
     "USNetSubnetSampler",
     "UniformSubnetSampler",
     "UnreachableTargetError",
+    "are_two_numbers",
     "atomic_write",
     "best_of_pools",
     "build_conditional_sampler",

@@ -42,6 +42,8 @@ def build_rescorings(configs: Sequence[Mapping[str, Any]]) -> tuple[Rescoring, .
     Raises:
         ConfigError: A key is missing or unknown, a value cannot work, or the times do not increase.
     """
+    if not isinstance(configs, Sequence) or not all(isinstance(config, Mapping) for config in configs):
+        raise ConfigError(f"rescoring = {configs!r:.100} must be a list of dicts such as dict(at=0.5, images=512)")
     known = [field.name for field in fields(Rescoring)]
     for config in configs:
         unknown = [key for key in config if key not in known]

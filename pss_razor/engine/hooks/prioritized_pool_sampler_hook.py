@@ -21,6 +21,7 @@ from pss_razor.core import (
     PrioritizedSubnetSampler,
     Rescoring,
     Subnet,
+    are_two_numbers,
     build_rescorings,
     exponential_decay,
     is_number,
@@ -92,14 +93,14 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         num_sampled: int = 1,
     ) -> None:
         for name, value in dict(p_explore=p_explore, temperature=temperature).items():
-            if len(value) != 2 or not all(v > 0 for v in value):
+            if not (are_two_numbers(value) and min(value) > 0):
                 raise ConfigError(
                     f"{name} = {value} must be two positive numbers, at the start and the end of training"
                 )
         if score not in _SCORES:
             raise ConfigError(f"score = {score!r} is not known; choose from {list(_SCORES)}")
         powers = target_power if isinstance(target_power, Sequence) else (target_power, target_power)
-        if len(powers) != 2 or not all(is_number(power) for power in powers):
+        if not are_two_numbers(powers):
             raise ConfigError(f"target_power = {target_power!r} must be a number, or two: when exploring, from pools")
         if not (is_number(need) and need >= 1):
             raise ConfigError(f"need = {need!r} must be a number of at least 1")

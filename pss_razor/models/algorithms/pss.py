@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pss_razor import compat
-from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, build_constraints
+from pss_razor.core import AdditiveCost, ConfigError, SearchSpace, Subnet, are_two_numbers, build_constraints
 from pss_razor.core.scalars import is_number
 from pss_razor.estimators import CostGraph, FlopsEstimator, read_cost_graph
 from pss_razor.models.algorithms.averaged_network import AveragedNetwork
@@ -317,7 +317,7 @@ class PSS(BaseAlgorithm):
 
 
 def _check_largest_first(shares: tuple[float, float]) -> tuple[float, float]:
-    if len(shares) != 2 or not all(is_number(share) and share >= 0 for share in shares) or sum(shares) > 1:
+    if not are_two_numbers(shares) or min(shares) < 0 or sum(shares) > 1:
         raise ConfigError(
             f"model.largest_first = {shares} must be two shares of the training, such as (0.5, 0.2): how long the "
             "largest subnet is trained alone, and in how long the others come in; both together at most 1"

@@ -12,6 +12,8 @@ def test_times_from_configs():
 @pytest.mark.parametrize(
     ("configs", "says"),
     [
+        (dict(at=0.5, images=8), "must be a list of dicts"),
+        ([0.5], "must be a list of dicts"),
         ([dict(at=0.5)], "needs at and images"),
         ([dict(at=0.5, images=8, count=3)], "needs at and images"),
         ([dict(at=1.0, images=8)], "at = 1.0 must be a share"),

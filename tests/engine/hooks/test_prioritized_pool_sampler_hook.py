@@ -126,6 +126,7 @@ def test_few_visits_are_reported(make_runner, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        (dict(p_explore=0.5), "p_explore = 0.5 must be two positive numbers"),
         (dict(score="accuracy"), "score = 'accuracy' is not known"),
         (dict(score="held_out"), "needs rescoring"),
         (dict(rescoring=[dict(at=0.5, images=8)]), "belong together"),
