@@ -10,7 +10,7 @@
 # make rehearse     the README's ImageNet commands in eight processes, with 1000 classes and 50,000 images (23 minutes on
 #                   two CPU cores); REHEARSE=small is what CI runs
 # make release-check  what a release needs of a CPU: all tests, wheel, rehearsal, hostile files, versions (an hour)
-# make evidence     the comparison of docs/evidence.md, resumable (half a day of one core); JOBS=2 runs two at once
+# make evidence     the comparison of docs/evidence.md, resumable (some hours); JOBS=2 runs two at once
 # make evidence-report  its tables and pictures again, from docs/evidence/*.json
 # make bench        all benchmarks (half an hour on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
