@@ -112,13 +112,15 @@ def _images_an_epoch(config: Config) -> int:
 
 
 class _EmptyStep:
-    """The training step of an algorithm, of one image and a network that computes nothing."""
+    """The training step of an algorithm, of one image and networks that compute nothing."""
 
     def __init__(self, algorithm: PSS) -> None:
         self.algorithm = algorithm
         classes = getattr(algorithm.architecture, "num_classes", None) or algorithm.architecture.head.num_classes
         self._logits = nn.Parameter(torch.zeros(1, classes))
         self._optim_wrapper = OptimWrapper(torch.optim.SGD([self._logits], lr=0.0))
+        if algorithm.own_teacher is not None:
+            algorithm.own_teacher.forward = self._forward
 
     def __call__(self) -> list[tuple[Any, int]]:
         """The subnets that ran, and how often each counts."""

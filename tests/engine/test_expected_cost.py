@@ -94,6 +94,15 @@ def test_of_a_subnet_alone(uniform):
     assert of_step(uniform, draws=3) == pytest.approx(3 * smallest)
 
 
+def test_of_a_teacher_of_its_own(uniform):
+    """It runs once more forward, on the layers of the largest subnet."""
+    without = of_step(uniform, draws=20)
+    algorithm = MODELS.build(uniform.model)
+    largest = algorithm.costs["flops"](algorithm.space.encode([algorithm.space.largest]))[0]
+    uniform.model.teacher = "average"
+    assert of_step(uniform, draws=20) == pytest.approx(without + largest)
+
+
 def test_changes_nothing_outside(uniform):
     import torch
 

@@ -303,17 +303,18 @@ class PSS(BaseAlgorithm):
         weights[1:] *= self.student_weight
         return weights.tolist()
 
+    @property
+    def own_teacher(self) -> nn.Module | None:
+        """The network that teaches, images (N, C, H, W) to logits (N, classes); None where the largest subnet does."""
+        return self.average or self.__dict__["_original"]
+
     def _taught(self, largest: Tensor, inputs: Tensor, optim_wrapper: OptimWrapper) -> Tensor:
         """The teacher's logits (N, classes) of a batch of which the largest subnet's are known."""
-        original: nn.Module | None = self.__dict__["_original"]
-        if original is None and self.average is None:
+        if self.own_teacher is None:
             return largest
         self.passes_of_step.append((self.space.largest, 1))  # either has the layers of the largest subnet
         with torch.no_grad(), optim_wrapper.optim_context(self):
-            if self.average is not None:
-                return self.average(inputs, mode="tensor").float()
-            assert original is not None
-            return original(inputs).float()
+            return self.own_teacher(inputs).float()
 
 
 def _check_largest_first(shares: tuple[float, float]) -> tuple[float, float]:
