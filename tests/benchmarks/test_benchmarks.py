@@ -26,6 +26,7 @@ import converted_step  # noqa: E402
 import gpu  # noqa: E402
 import pool_causes  # noqa: E402
 import pool_evaluation  # noqa: E402
+import pool_gains  # noqa: E402
 import pool_simulation  # noqa: E402
 import pretrained_start  # noqa: E402
 import run_all  # noqa: E402
@@ -55,7 +56,7 @@ def test_time_in_turn_takes_turns():
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
     alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
-             "pool_causes", "pretrained_start"}  # fmt: skip
+             "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
 
@@ -217,6 +218,26 @@ def test_activation_latency():
         "relu6_over_relu", "relu6_over_relu_spread", "relu_again_over_relu", "relu_again_over_relu_spread",
     ]  # fmt: skip
     assert found["relu6_over_relu"].value > 0 and "3 random blocks of MobileNetV1" in found["relu6_over_relu"].baseline
+
+
+def test_gains_of_pools_are_gathered_of_diagnoses(tmp_path, capsys, monkeypatch):
+    """Gains of 3 and 1 points, and a pool without members, which has none."""
+    pools, means = {}, {key: dict(mean=2.0, standard_error=1.0, pools=2) for key in pool_gains.KEPT}
+    for target, pick in ((1.0, 73.0), (2.0, 71.0), (3.0, None)):
+        figures = dict.fromkeys(pool_gains.KEPT, 150.0) | dict(
+            pick=pick, fresh_mean=70.0, pick_minus_fresh=pick and pick - 70.0
+        )
+        pools[f"flops_{target}"] = dict(target=target, figures=figures)
+    diagnosis = dict(step=40, images=9, smallest=dict(accuracy=72.0), largest=dict(accuracy=80.0), pools=pools)
+    file, out = tmp_path / "diagnosis.json", tmp_path / "gains.json"
+    file.write_text(json.dumps(diagnosis | dict(means=means)))
+    monkeypatch.setattr(sys, "argv", ["pool_gains.py", f"short={file}", "--out", str(out)])
+    pool_gains.main()
+    line = capsys.readouterr().out.splitlines()[0]
+    assert line.startswith("short: +2.0 ± 1.0 points over fresh draws (40 steps, 3 pools of")
+    assert line.endswith("1 picks no better than the smallest subnet)")
+    assert [own["pick_minus_fresh"] for own in json.loads(out.read_text())["short"]["pools"]] == [3.0, 1.0, None]
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_activation_latency_compares_the_activations_alone():
