@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pss_razor.core.errors import CheckpointError
+from pss_razor.core.errors import CheckpointError, ConfigError
 from pss_razor.core.sampling.conditional_sampler import ConditionalSampler
 from pss_razor.core.sampling.score import Score
 from pss_razor.core.space.constraint import Constraint, check_metrics
@@ -78,6 +78,21 @@ class SubnetSampler(ABC):
     @abstractmethod
     def draw(self) -> Draw:
         """Draw for the next iteration."""
+
+    def draw_narrowest(self) -> Subnet:
+        """The smallest subnet, but at any resolution, all as likely as the space has them.
+
+        Raises:
+            ConfigError: No search group is a resolution.
+        """
+        dimension = next((d for d in self.space.dimensions if d.kind == "resolution"), None)
+        if dimension is None:
+            raise ConfigError(
+                "smallest_resolution = 'any': the supernet has one resolution alone; set "
+                "model.architecture.resolutions, or leave smallest_resolution out"
+            )
+        resolution = dimension.values[self.generator.choice(len(dimension.values), p=dimension.probabilities)]
+        return Subnet({**self.space.smallest, dimension.name: resolution})
 
     @abstractmethod
     def update(self, draw: Draw, score: Score) -> None:

@@ -17,16 +17,19 @@ class BaselineSamplerHook(SubnetSamplerHook):
         method: ``"usnet"``, one width multiplier for all layers at the largest resolution; ``"mutualnet"``, one width
             multiplier and the resolution; ``"uniform"``, every group by itself.
         seed: Seed of the draws; None takes the runner's.
-        num_sampled: Subnets drawn for an iteration.
+        num_sampled: See :class:`SubnetSamplerHook`.
+        smallest_resolution: See :class:`SubnetSamplerHook`.
 
     Example:
         ``default_hooks=dict(subnet_sampler=dict(type='BaselineSamplerHook', method='mutualnet'))``
     """
 
-    def __init__(self, method: str, seed: int | None = None, num_sampled: int = 1) -> None:
+    def __init__(
+        self, method: str, seed: int | None = None, num_sampled: int = 1, smallest_resolution: str = "smallest"
+    ) -> None:
         if method not in BASELINE_SAMPLERS:
             raise ConfigError(f"method = {method!r} is no baseline; choose from {list(BASELINE_SAMPLERS)}")
-        super().__init__(seed, num_sampled)
+        super().__init__(seed, num_sampled, smallest_resolution)
         self.method = method
 
     def build_sampler(

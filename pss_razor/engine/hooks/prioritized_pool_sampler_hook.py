@@ -65,7 +65,8 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             ``images``, ``fresh`` and ``keep``, see :class:`~pss_razor.core.Rescoring`.
         scoring_dataloader: Those images, or their config. They must be neither trained on nor used to choose or test.
         seed: Seed of the draws; None takes the runner's.
-        num_sampled: Subnets drawn for an iteration.
+        num_sampled: See :class:`SubnetSamplerHook`.
+        smallest_resolution: See :class:`SubnetSamplerHook`.
 
     Example:
         ``default_hooks=dict(subnet_sampler=dict(type='PrioritizedPoolSamplerHook', pool_size=50))``
@@ -91,6 +92,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
         scoring_dataloader: DataLoader | dict | None = None,
         seed: int | None = None,
         num_sampled: int = 1,
+        smallest_resolution: str = "smallest",
     ) -> None:
         for name, value in dict(p_explore=p_explore, temperature=temperature).items():
             if not (are_two_numbers(value) and min(value) > 0):
@@ -117,7 +119,7 @@ class PrioritizedPoolSamplerHook(SubnetSamplerHook):
             )
         if score == "held_out" and not self.rescoring:
             raise ConfigError("score = 'held_out' needs rescoring: without it the pools would stay empty")
-        super().__init__(seed, num_sampled)
+        super().__init__(seed, num_sampled, smallest_resolution)
         self.pool_size = pool_size
         self.score_momentum = score_momentum
         self.p_explore = p_explore

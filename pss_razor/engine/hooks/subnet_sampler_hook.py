@@ -21,6 +21,8 @@ from mmengine.dist import all_gather
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+_SMALLEST_RESOLUTIONS = ("smallest", "any")
+
 
 class SubnetSamplerHook(Hook, ABC):
     """Draw subnets before every training iteration and tell the sampler their scores after it.
@@ -30,13 +32,20 @@ class SubnetSamplerHook(Hook, ABC):
     Args:
         seed: Seed of the draws; None takes the runner's.
         num_sampled: Subnets drawn for an iteration, all trained on its batch; 1 in the paper.
+        smallest_resolution: Of the smallest subnet of an iteration: ``"smallest"``, or ``"any"``, drawn
+            anew for each, as MutualNet (arXiv 1909.12978) trains its narrowest.
     """
 
     priority = "NORMAL"
 
-    def __init__(self, seed: int | None = None, num_sampled: int = 1) -> None:
+    def __init__(self, seed: int | None = None, num_sampled: int = 1, smallest_resolution: str = "smallest") -> None:
         if not isinstance(num_sampled, int) or num_sampled < 1:
             raise ConfigError(f"{type(self).__name__}: num_sampled = {num_sampled!r} must be 1 or more subnets a step")
+        if smallest_resolution not in _SMALLEST_RESOLUTIONS:
+            raise ConfigError(
+                f"smallest_resolution = {smallest_resolution!r} is not known; choose from {list(_SMALLEST_RESOLUTIONS)}"
+            )
+        self.smallest_resolution = smallest_resolution
         self.seed = seed
         self.num_sampled = num_sampled
         self._sampler: SubnetSampler | None = None
@@ -119,6 +128,8 @@ class SubnetSamplerHook(Hook, ABC):
         algorithm.progress = runner.iter / runner.max_iters
         self._draws = [self.draw(runner) for _ in range(self.num_sampled)] if algorithm.student_weight > 0 else []
         algorithm.sampled_subnets = [draw.subnet for draw in self._draws]
+        if self.smallest_resolution == "any":
+            algorithm.smallest_subnet = self.sampler.draw_narrowest()
         if any(algorithm.largest_first):
             runner.message_hub.update_scalar("train/student_weight", algorithm.student_weight)
 

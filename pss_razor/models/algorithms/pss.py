@@ -69,6 +69,7 @@ class PSS(BaseAlgorithm):
 
     Attributes:
         sampled_subnets: The sampled subnets of the next training step.
+        smallest_subnet: The smallest subnet of the next training step: the space's, unless the hook sets another.
         progress: Share of the training that is over, in [0, 1], of which ``largest_first`` depends; the hook sets it.
         passes_of_step: What the last training step ran: each subnet, and how many times the multiply-accumulates of its
             forward pass that took, 3 with the backward pass and 1 without.
@@ -110,6 +111,7 @@ class PSS(BaseAlgorithm):
         distillation = {"type": "KLDistillation"} if distillation is None else distillation
         self.distillation = MODELS.build(distillation) if isinstance(distillation, Mapping) else distillation
         self.sampled_subnets: Sequence[Subnet] = ()
+        self.smallest_subnet = self.space.smallest
         self.passes_of_step: list[tuple[Subnet, int]] = []
         self.progress = 1.0
         self.largest_first = _check_largest_first(largest_first)
@@ -240,7 +242,7 @@ class PSS(BaseAlgorithm):
         forward = forward or self
         batch: Any = self.data_preprocessor(data, True)
         inputs, samples = batch["inputs"], batch["data_samples"]
-        students = [*self.sampled_subnets, self.space.smallest] if self.student_weight > 0 else []
+        students = [*self.sampled_subnets, self.smallest_subnet] if self.student_weight > 0 else []
         weights = self._loss_weights([self.space.largest, *students])
         self.passes_of_step = []
         if self.average is not None:
