@@ -196,6 +196,25 @@ def test_baselines_draw_several(method, make_runner, tmp_path):
     assert len(outputs.runner.model.sampled_subnets) == 2
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_smallest_at_any_resolution(method, make_runner, tmp_path):
+    options = options_of(method)
+    options["default_hooks.subnet_sampler"]["smallest_resolution"] = "any"
+    outputs = Outputs(make_runner, tmp_path, options)
+    algorithm, found = outputs.runner.model, set()
+    (resolution,) = (d for d in algorithm.space.dimensions if d.kind == "resolution")
+    for _ in range(40):
+        outputs.hook.before_train_iter(outputs.runner, 0)
+        found.add(algorithm.smallest_subnet[resolution.name])
+        assert {**algorithm.smallest_subnet, resolution.name: resolution.values[0]} == dict(algorithm.space.smallest)
+    assert found == set(resolution.values)
+
+
+def test_smallest_at_an_unknown_resolution():
+    with pytest.raises(ConfigError, match=r"smallest_resolution = 24 is not known; choose from \['smallest', 'any'\]"):
+        BaselineSamplerHook("uniform", smallest_resolution=24)
+
+
 @pytest.mark.parametrize("num_sampled", [0, -1, 1.5])
 def test_num_sampled(num_sampled):
     with pytest.raises(ConfigError, match=rf"BaselineSamplerHook: num_sampled = {num_sampled} must be 1 or more"):

@@ -18,6 +18,7 @@ OPTIONS = {
     "largest_first": {"model.largest_first": (0.5, 1 / 3)},
     "average": {"model.teacher": "average", "model.average_momentum": 0.1},
     "two sampled": {"default_hooks.subnet_sampler.num_sampled": 2},
+    "any resolution": {"default_hooks.subnet_sampler.smallest_resolution": "any"},
 }
 
 
@@ -25,7 +26,7 @@ class RecordSteps(Hook):
     priority = "LOW"
 
     def __init__(self):
-        self.outputs, self.sampled, self.passes, self.draws = [], [], [], []
+        self.outputs, self.sampled, self.passes, self.last, self.draws = [], [], [], [], []
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.sampled.append(len(runner.model.sampled_subnets))
@@ -35,6 +36,7 @@ class RecordSteps(Hook):
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         self.outputs.append(set(outputs))
         self.passes.append([passes for _, passes in runner.model.passes_of_step])
+        self.last.append(runner.model.passes_of_step[-1][0])
 
 
 @pytest.fixture(scope="module", params=OPTIONS)
@@ -59,6 +61,12 @@ def test_what_each_step_runs(trained):
         assert 0 < visits <= 2
     elif kind == "average":
         assert record.passes == [[3, 1, 3, 3]] * 6
+    elif kind == "any resolution":
+        smallest = runner.model.space.smallest
+        assert record.passes == [[3, 3, 3]] * 6
+        (name,) = (d.name for d in runner.model.space.dimensions if d.kind == "resolution")
+        assert all({**last, name: smallest[name]} == dict(smallest) for last in record.last)
+        assert len({last[name] for last in record.last}) > 1, "of six draws"
     else:
         assert record.passes == [[3, 3, 3, 3]] * 6 and record.sampled == [2] * 6
         assert 6 < visits <= 12

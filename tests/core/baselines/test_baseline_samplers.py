@@ -271,3 +271,17 @@ def test_mutualnet_on_mobilenet_v2():
     bases = [int(d.values[-1]) for d in space.dimensions if d.kind == "channels"]
     grid = {tuple(make_divisible(b * m) for b in bases) for m in np.linspace(0.75, 1, 100_001)[1:-1].tolist()}
     assert widths == grid and resolutions == set(range(128, 225, 8))
+
+
+def test_the_narrowest_at_the_spaces_resolutions():
+    sampler = make("uniform")
+    found = Counter(sampler.draw_narrowest()["resolution"] for _ in range(3000))
+    assert chisquare([found[r] for r in RESOLUTIONS], 3000 * np.array(P_RESOLUTIONS)).pvalue > 1e-4
+    assert {**sampler.draw_narrowest(), "resolution": 16} == dict(SPACE.smallest)
+
+
+def test_without_resolutions_there_is_no_other_narrowest():
+    space = make_space(resolution=False)
+    sampler = make("uniform", costs={"flops": cost_of(space)}, constraints=[Constraint("flops", 130, 250, 30)])
+    with pytest.raises(ConfigError, match="the supernet has one resolution alone"):
+        sampler.draw_narrowest()
