@@ -23,6 +23,7 @@ import candidate_costs  # noqa: E402
 import common  # noqa: E402
 import conversion  # noqa: E402
 import converted_step  # noqa: E402
+import fashion_variants  # noqa: E402
 import gpu  # noqa: E402
 import pool_causes  # noqa: E402
 import pool_evaluation  # noqa: E402
@@ -56,7 +57,7 @@ def test_time_in_turn_takes_turns():
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
     alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
-             "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
+             "fashion_variants",             "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
 
@@ -218,6 +219,23 @@ def test_activation_latency():
         "relu6_over_relu", "relu6_over_relu_spread", "relu_again_over_relu", "relu_again_over_relu_spread",
     ]  # fmt: skip
     assert found["relu6_over_relu"].value > 0 and "3 random blocks of MobileNetV1" in found["relu6_over_relu"].baseline
+
+
+def test_variants_differ_in_one_option_each(tmp_path, monkeypatch):
+    from pss_razor.engine.launch import load_config
+    from pss_razor.registry import HOOKS
+
+    monkeypatch.setattr(sys, "argv", ["fashion_variants.py", str(tmp_path)])
+    fashion_variants.main()
+    base = load_config(str(fashion_variants.BASE), [], "none", "unused").to_dict()
+    files = sorted(tmp_path.glob("*.py"))
+    assert len(files) == len(fashion_variants.OF_HOOK) + len(fashion_variants.OF_MODEL)
+    for file in files:
+        config = load_config(str(file), [], "none", "unused")
+        changed = {key for key, value in config.to_dict().items() if value != base[key]}
+        assert changed == {"default_hooks" if file.stem in fashion_variants.OF_HOOK else "model"}, file.stem
+        hook = HOOKS.build(config.default_hooks.subnet_sampler)
+        assert (hook.score == "held_out") == (file.stem == "held_out")
 
 
 def test_gains_of_pools_are_gathered_of_diagnoses(tmp_path, capsys, monkeypatch):
