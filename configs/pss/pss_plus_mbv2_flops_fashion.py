@@ -6,8 +6,8 @@ default_hooks = dict(
         score="held_out",
         # What is explored has one width multiplier for all layers; until the first scoring, all is explored.
         shared_share=1.0,
-        target_power=(1.0, 0.0),
-        cost_power=-0.5,
+        # The narrowest subnets of high resolutions are the best cheap ones, and are hardly drawn otherwise.
+        smallest_resolution="any",
         p_explore=(0.05, 0.05),
         temperature=(0.02, 0.02),
         rescoring=[
