@@ -1,4 +1,6 @@
 # MutualNet on Fashion-MNIST, a baseline of the paper: one width multiplier for all layers, and the resolution.
 _base_ = "../pss/pss_mbv2_flops_fashion.py"
 
-default_hooks = dict(subnet_sampler=dict(_delete_=True, type="BaselineSamplerHook", method="mutualnet"))
+default_hooks = dict(
+    subnet_sampler=dict(_delete_=True, type="BaselineSamplerHook", method="mutualnet", smallest_resolution="any")
+)
