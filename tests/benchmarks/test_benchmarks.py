@@ -227,15 +227,19 @@ def test_variants_differ_in_one_option_each(tmp_path, monkeypatch):
 
     monkeypatch.setattr(sys, "argv", ["fashion_variants.py", str(tmp_path)])
     fashion_variants.main()
-    base = load_config(str(fashion_variants.BASE), [], "none", "unused").to_dict()
-    files = sorted(tmp_path.glob("*.py"))
-    assert len(files) == len(fashion_variants.OF_HOOK) + len(fashion_variants.OF_MODEL)
-    for file in files:
-        config = load_config(str(file), [], "none", "unused")
+    bases = {
+        path: load_config(str(path), [], "none", "unused").to_dict()
+        for path in (fashion_variants.BASE, fashion_variants.PLUS)
+    }
+    for name in fashion_variants.texts():
+        config = load_config(str(tmp_path / name), [], "none", "unused")
+        of_plus = name in ("plus/former.py", "diagnosed/scored_at_the_end.py")
+        base = bases[fashion_variants.PLUS if of_plus else fashion_variants.BASE]
         changed = {key for key, value in config.to_dict().items() if value != base[key]}
-        assert changed == {"default_hooks" if file.stem in fashion_variants.OF_HOOK else "model"}, file.stem
+        in_model = "targets_" in name or Path(name).stem in fashion_variants.OF_MODEL
+        assert changed == {"model" if in_model else "default_hooks"}, name
         hook = HOOKS.build(config.default_hooks.subnet_sampler)
-        assert (hook.score == "held_out") == (file.stem == "held_out")
+        assert (hook.score == "held_out") == (of_plus or name == "options/held_out.py")
 
 
 def test_gains_of_pools_are_gathered_of_diagnoses(tmp_path, capsys, monkeypatch):
