@@ -106,14 +106,14 @@ cream-digits: venv
 	$(RUN) tools/test.py configs/nas/cream/cream_subnet_digits.py work_dirs/cream_digits/retrain/epoch_12.pth \
 		--work-dir work_dirs/cream_digits/retrain
 
-# Methods on equal multiply-accumulates, the subnets of PSS+ alone, and the tables and pictures of docs/evidence.md.
+# Methods on equal multiply-accumulates, three subnets of PSS+ alone, and the tables and pictures of docs/evidence.md.
 evidence: venv
 	$(RUN) tools/compare_samplers.py configs/pss/pss_mbv2_flops_fashion.py configs/pss/pss_plus_mbv2_flops_fashion.py \
 		configs/baselines/uniform_mbv2_flops_fashion.py configs/baselines/mutualnet_mbv2_flops_fashion.py \
 		configs/baselines/usnet_mbv2_flops_fashion.py --equal-macs --seeds $(SEEDS) --jobs $(JOBS) --out-dir $(EVIDENCE)
 	for seed in $(SEEDS); do $(RUN) tools/train_alone.py \
 		$(EVIDENCE)/pss_plus_mbv2_flops_fashion/seed$$seed/pool_results.json configs/baselines/alone_mbv2_flops_fashion.py \
-		--seed $$seed --jobs $(JOBS) --cfg-options test_cfg.top_k=1 --out-dir $(EVIDENCE)/alone/seed$$seed || exit 1; done
+		--seed $$seed --jobs $(JOBS) --pools flops_1.635 flops_3.879 largest --cfg-options test_cfg.top_k=1 --out-dir $(EVIDENCE)/alone/seed$$seed || exit 1; done
 	$(RUN) tools/evidence_report.py collect pss=$(EVIDENCE)/pss_mbv2_flops_fashion \
 		pss_plus=$(EVIDENCE)/pss_plus_mbv2_flops_fashion uniform=$(EVIDENCE)/uniform_mbv2_flops_fashion \
 		mutualnet=$(EVIDENCE)/mutualnet_mbv2_flops_fashion usnet=$(EVIDENCE)/usnet_mbv2_flops_fashion \
