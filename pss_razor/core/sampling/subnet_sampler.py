@@ -14,6 +14,7 @@ from pss_razor.core.sampling.conditional_sampler import ConditionalSampler
 from pss_razor.core.sampling.score import Score
 from pss_razor.core.space.constraint import Constraint, check_metrics
 from pss_razor.core.space.cost import AdditiveCost
+from pss_razor.core.space.search_space import Dimension
 from pss_razor.core.space.subnet import Subnet
 
 
@@ -79,20 +80,26 @@ class SubnetSampler(ABC):
     def draw(self) -> Draw:
         """Draw for the next iteration."""
 
-    def draw_narrowest(self) -> Subnet:
-        """The smallest subnet, but at any resolution, all as likely as the space has them.
+    @property
+    def resolutions(self) -> Dimension:
+        """The search group of the resolution.
 
         Raises:
-            ConfigError: No search group is a resolution.
+            ConfigError: There is none.
         """
-        dimension = next((d for d in self.space.dimensions if d.kind == "resolution"), None)
-        if dimension is None:
-            raise ConfigError(
-                "smallest_resolution = 'any': the supernet has one resolution alone; set "
-                "model.architecture.resolutions, or leave smallest_resolution out"
-            )
-        resolution = dimension.values[self.generator.choice(len(dimension.values), p=dimension.probabilities)]
-        return Subnet({**self.space.smallest, dimension.name: resolution})
+        for dimension in self.space.dimensions:
+            if dimension.kind == "resolution":
+                return dimension
+        raise ConfigError(
+            "smallest_resolution = 'any': the supernet has one resolution alone; set model.architecture.resolutions, "
+            "or leave smallest_resolution out"
+        )
+
+    def draw_narrowest(self) -> Subnet:
+        """The smallest subnet, but at any resolution, each as likely as the space has it; raises as `resolutions`."""
+        group = self.resolutions
+        resolution = group.values[self.generator.choice(len(group.values), p=group.probabilities)]
+        return Subnet({**self.space.smallest, group.name: resolution})
 
     @abstractmethod
     def update(self, draw: Draw, score: Score) -> None:

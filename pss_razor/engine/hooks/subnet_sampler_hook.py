@@ -83,6 +83,8 @@ class SubnetSamplerHook(Hook, ABC):
         algorithm = get_algorithm(runner)
         seed = self.seed if self.seed is not None else runner.seed
         self._sampler = self.build_sampler(algorithm.costs, algorithm.constraints, seed)
+        if self.smallest_resolution == "any":
+            self._sampler.resolutions  # noqa: B018 - raises where there are none
         for metric, sampler in self._sampler.conditional_samplers.items():
             low, high = sampler.resource_range
             unit = algorithm.estimators[metric].unit
@@ -128,7 +130,7 @@ class SubnetSamplerHook(Hook, ABC):
         algorithm.progress = runner.iter / runner.max_iters
         self._draws = [self.draw(runner) for _ in range(self.num_sampled)] if algorithm.student_weight > 0 else []
         algorithm.sampled_subnets = [draw.subnet for draw in self._draws]
-        if self.smallest_resolution == "any":
+        if self._draws and self.smallest_resolution == "any":
             algorithm.smallest_subnet = self.sampler.draw_narrowest()
         if any(algorithm.largest_first):
             runner.message_hub.update_scalar("train/student_weight", algorithm.student_weight)
