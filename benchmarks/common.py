@@ -35,6 +35,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "torchvision", "numpy", "mmengine", "mmcls", "mmrazor")
 
 
+def write_with_picture(path: Path, content: Any, picture: Any) -> None:
+    """Write JSON, and a matplotlib figure beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(content, indent=1).encode())
+    picture.savefig(path.with_suffix(".png"))
+    print(f"written: {path}, {path.with_suffix('.png')}")
+
+
 @dataclass(frozen=True)
 class Figure:
     """One measured number.

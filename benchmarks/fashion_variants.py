@@ -62,6 +62,9 @@ def texts() -> dict[str, str]:
     found |= {f"options/{name}.py": of_model(given) for name, given in OF_MODEL.items()}
     former = 'smallest_resolution="smallest", target_power=(1.0, 0.0), cost_power=-0.5'
     found["plus/former.py"] = of_hook(PLUS, former)
+    found["plus/scored_late.py"] = of_hook(
+        PLUS, "rescoring=[dict(at=0.5, images=192, fresh=20, keep=5), dict(at=0.75, images=512, keep=3)]"
+    )
     for count in TARGETS:
         found[f"diagnosed/targets_{count}.py"] = of_model(f'constraints=[dict(metric="flops", num_targets={count})]')
     # The pools are full in the end of subnets that were all scored on the same images.

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import write_with_picture
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 from torch.nn import functional as F
 
 from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
-from pss_razor.core import atomic_write, exponential_decay
+from pss_razor.core import exponential_decay
 from pss_razor.engine.launch import build_runner, load_config
 from pss_razor.evaluation.bn_calibration import calibrate_bn, isolated_bn_statistics, normalised_by_batches
 from pss_razor.evaluation.held_out_scores import load_held_out_images
@@ -197,10 +198,7 @@ def main() -> None:
     print(
         "accuracy by batches of BN calibration:", dict(zip(CALIBRATIONS, found["calibration"]["accuracy"], strict=True))
     )
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(args.out, json.dumps(found, indent=1).encode())
-    draw(found).savefig(args.out.with_suffix(".png"))
-    print(f"written: {args.out}, {args.out.with_suffix('.png')}")
+    write_with_picture(args.out, found, draw(found))
 
 
 if __name__ == "__main__":

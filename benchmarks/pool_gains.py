@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from common import write_with_picture
 from matplotlib.figure import Figure
-
-from pss_razor.core import atomic_write
 
 KEPT = ("visits", "visits_a_member", "steps_since_visit", "pick", "fresh_mean", "members_mean", "pick_minus_fresh",
         "tau_score_accuracy")  # fmt: skip
@@ -84,21 +83,27 @@ def draw(runs: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
+def named_file(text: str) -> tuple[str, Path]:
+    """Name and path of ``NAME=FILE``."""
+    name, _, file = text.partition("=")
+    if not (name and Path(file).is_file()):
+        raise argparse.ArgumentTypeError(f"{text} is not NAME=FILE with the diagnosis.json of tools/diagnose_pools.py")
+    return name, Path(file)
+
+
 def main() -> None:
     """Gather, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", metavar="NAME=FILE", help="diagnosis.json of tools/diagnose_pools.py")
+    parser.add_argument(
+        "runs", nargs="+", type=named_file, metavar="NAME=FILE", help="diagnosis.json of tools/diagnose_pools.py"
+    )
     parser.add_argument("--out", type=Path, required=True, help="file to write, .json; the picture goes beside it")
     args = parser.parse_args()
     runs = {}
-    for text in args.runs:
-        name, _, file = text.partition("=")
-        runs[name] = gather(json.loads(Path(file).read_text()))
+    for name, file in args.runs:
+        runs[name] = gather(json.loads(file.read_text()))
         print(line_of(name, runs[name]))
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(args.out, json.dumps(runs, indent=1).encode())
-    draw(runs).savefig(args.out.with_suffix(".png"))
-    print(f"written: {args.out}, {args.out.with_suffix('.png')}")
+    write_with_picture(args.out, runs, draw(runs))
 
 
 if __name__ == "__main__":

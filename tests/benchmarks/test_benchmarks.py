@@ -57,7 +57,7 @@ def test_time_in_turn_takes_turns():
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
     alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
-             "fashion_variants",             "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
+             "fashion_variants", "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
 
@@ -233,7 +233,7 @@ def test_variants_differ_in_one_option_each(tmp_path, monkeypatch):
     }
     for name in fashion_variants.texts():
         config = load_config(str(tmp_path / name), [], "none", "unused")
-        of_plus = name in ("plus/former.py", "diagnosed/scored_at_the_end.py")
+        of_plus = name.startswith("plus/") or name == "diagnosed/scored_at_the_end.py"
         base = bases[fashion_variants.PLUS if of_plus else fashion_variants.BASE]
         changed = {key for key, value in config.to_dict().items() if value != base[key]}
         in_model = "targets_" in name or Path(name).stem in fashion_variants.OF_MODEL
