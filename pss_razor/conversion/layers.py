@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pss_razor.conversion.groups import Axis, ChannelGroup
+from pss_razor.slices import part_of, prefix_view
 
 Widths = Mapping[ChannelGroup, int]
 Range = tuple[int, int]
@@ -75,15 +76,16 @@ class ActiveChannels:
         if self.count == self.full:
             return tensor
         if len(self.ranges) == 1:
-            start, length = self.ranges[0]
-            if start == 0:  # a view whose gradient is one node with the strides of the tensor
-                shape = [*tensor.shape]
-                shape[axis] = length
-                return tensor.as_strided(shape, tensor.stride(), tensor.storage_offset())
-            return tensor.narrow(axis, start, length)
+            return self._range(tensor, axis, *self.ranges[0])
         if len(self.ranges) > _MOST_RANGES:
             return tensor.index_select(axis, self.index(tensor.device))
-        return torch.cat([tensor.narrow(axis, start, length) for start, length in self.ranges], axis)
+        return torch.cat([self._range(tensor, axis, start, length) for start, length in self.ranges], axis)
+
+    @staticmethod
+    def _range(tensor: Tensor, axis: int, start: int, length: int) -> Tensor:
+        if start == 0:
+            return prefix_view(tensor, *tensor.shape[:axis], length)
+        return part_of(tensor, lambda whole: whole.narrow(axis, start, length))
 
     def put(self, tensor: Tensor, part: Tensor) -> None:
         """Write what :meth:`take` returned for axis 0 back into the tensor, without gradient."""

@@ -61,6 +61,24 @@ class TestTrainStep:
                 for name, parameter in algorithm.named_parameters():
                     torch.testing.assert_close(parameter, before[name] - 0.1 * optimizer.gradients[name], msg=name)
 
+    @pytest.mark.parametrize("channels_last", [False, True])
+    def test_adding_gradients_in_place_changes_no_bit(self, build_small, make_batch, monkeypatch, channels_last):
+        def train(enabled):
+            algorithm = build_small(channels_last=channels_last)
+            algorithm.train()
+            optimizer = Recorder(algorithm)
+            if not enabled:
+                monkeypatch.setattr("pss_razor.models.algorithms.pss.gradients_in_place", contextlib.nullcontext)
+            for seed in (1, 2):
+                algorithm.sampled_subnet = algorithm.space.decode(
+                    algorithm.space.encode([algorithm.space.largest])[0] // 2
+                )
+                algorithm.train_step(make_batch(seed=seed), optimizer)
+            return {**algorithm.state_dict(), **{f"{name}.grad": g for name, g in optimizer.gradients.items()}}
+
+        in_place, plain = train(True), train(False)
+        assert {n for n in plain if not torch.equal(in_place[n], plain[n])} == set()
+
     def test_gradients_are_the_sum_of_three_and_the_teacher_gets_none(self, algorithm, make_batch):
         """Against gradients put together here; a teacher that learns from its students would differ."""
         batch = make_batch()

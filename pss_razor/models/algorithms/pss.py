@@ -20,6 +20,7 @@ from pss_razor.estimators import CostGraph, FlopsEstimator, read_cost_graph
 from pss_razor.models.algorithms.averaged_network import AveragedNetwork
 from pss_razor.models.mutators import SubnetMutator
 from pss_razor.registry import MODELS, TASK_UTILS
+from pss_razor.slices import gradients_in_place
 
 from mmengine.optim import OptimWrapper
 from mmrazor.models.algorithms import BaseAlgorithm
@@ -248,13 +249,16 @@ class PSS(BaseAlgorithm):
         if self.average is not None:
             self.average.update(self.architecture)
 
-        def train(subnet: Subnet, loss_of: Callable[[Tensor], Tensor], weight: float) -> tuple[Tensor, Tensor]:
+        def train(
+            subnet: Subnet, loss_of: Callable[[Tensor], Tensor], weight: float, exchanges: bool = False
+        ) -> tuple[Tensor, Tensor]:
             """Logits (N, classes) and loss of a subnet, whose weighted gradients are added."""
             self.mutator.activate(subnet)
-            with optim_wrapper.optim_context(self):
-                logits = forward(inputs, samples, mode="tensor")
-            loss = loss_of(logits.float())
-            optim_wrapper.backward(weight * loss)
+            with gradients_in_place(not exchanges):
+                with optim_wrapper.optim_context(self):
+                    logits = forward(inputs, samples, mode="tensor")
+                loss = loss_of(logits.float())
+                optim_wrapper.backward(weight * loss)
             self.passes_of_step.append((subnet, 3))
             return logits.detach().float(), loss.detach()
 
@@ -273,7 +277,7 @@ class PSS(BaseAlgorithm):
             sampled = [train(subnet, distil, w) for subnet, w in zip(students[:-1], weights[1:-1], strict=True)]
         outputs = {"loss": weights[0] * largest_loss, "largest_ce": largest_loss}
         if students:
-            _, smallest_loss = train(students[-1], distil, weights[-1])
+            _, smallest_loss = train(students[-1], distil, weights[-1], exchanges=forward is not self)
             losses = [*(loss for _, loss in sampled), smallest_loss]
             labels = labels_of(samples)
             outputs |= {

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pss_razor.models.dynamic_ops.active_width import active_width
-from pss_razor.models.dynamic_ops.prefix_view import prefix_view
 from pss_razor.registry import MODELS
+from pss_razor.slices import prefix_view
 
 from mmrazor.models.architectures.dynamic_ops import DynamicLinear
 
