@@ -79,15 +79,13 @@ def set_candidates(autoslim: Any, choices: Sequence[Mapping[str, int]]) -> None:
         unit.mutable_channel.candidate_choices = unit.candidate_choices
 
 
-def build_autoslim(
-    algorithm: PSS, config: Config, batch: Mapping[str, Any], subnet: Subnet, channels_last: bool
-) -> Callable[[], None]:
-    """A call of AutoSlim's training step, with the given subnet in place of its random one."""
+def autoslim_step(
+    algorithm: PSS, config: Config, batch: Mapping[str, Any], channels_last: bool
+) -> Callable[[Subnet], Callable[[], None]]:
+    """AutoSlim's training step, with a given subnet in place of its random one."""
     autoslim = build_algorithm(config, batch["inputs"].size(-1)).to(batch["inputs"].device)
     autoslim.train()  # AutoSlim.train returns None
-    sampled, smallest = (choices_of(autoslim, algorithm, s) for s in (subnet, algorithm.space.smallest))
-    set_candidates(autoslim, [sampled, smallest])
-    autoslim.mutator.sample_choices = lambda: dict(sampled)
+    smallest = choices_of(autoslim, algorithm, algorithm.space.smallest)
     if channels_last:
         autoslim.architecture.to(memory_format=torch.channels_last)
         plain = autoslim.forward
@@ -97,4 +95,11 @@ def build_autoslim(
     optimizer = build_optimizer(autoslim, config, accumulative_counts=3)
     for key, value in dict(iter=0, max_iters=10**9).items():  # as a runner would set them
         optimizer.message_hub.update_info(key, value)
-    return lambda: autoslim.train_step(dict(batch), optimizer)
+
+    def prepare(subnet: Subnet) -> Callable[[], None]:
+        sampled = choices_of(autoslim, algorithm, subnet)
+        set_candidates(autoslim, [sampled, smallest])
+        autoslim.mutator.sample_choices = lambda: dict(sampled)
+        return lambda: autoslim.train_step(dict(batch), optimizer)
+
+    return prepare

@@ -22,6 +22,7 @@ from torch import nn
 from pss_razor.core import Subnet, atomic_write
 from pss_razor.engine.launch import load_config
 from pss_razor.estimators.latency.timing import time_call_us
+from pss_razor.host_settings import read_host_settings
 from pss_razor.models import PSS, LeanReLU6
 from pss_razor.registry import MODELS
 from pss_razor.static.trace import make_static
@@ -54,6 +55,7 @@ class Figure:
         baseline: What it is compared with, and the conditions.
         at_most: Largest value that is good enough.
         at_least: Smallest value that is good enough.
+        spread: Lower and upper quartile of what ``value`` is the median of.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Figure:
     baseline: str = ""
     at_most: float | None = None
     at_least: float | None = None
+    spread: tuple[float, float] | None = None
 
     @property
     def met(self) -> bool | None:
@@ -76,7 +79,8 @@ class Figure:
         bars = [f"at most {self.at_most:g}"] if self.at_most is not None else []
         bars += [f"at least {self.at_least:g}"] if self.at_least is not None else []
         verdict = [f"bar: {', '.join(bars)}: {'met' if self.met else 'NOT MET'}"] if bars else []
-        remarks = "; ".join([f"baseline {self.baseline}"] * bool(self.baseline) + verdict)
+        quartiles = [f"quartiles {self.spread[0]:.4g} to {self.spread[1]:.4g}"] if self.spread else []
+        remarks = "; ".join([*quartiles, *[f"baseline {self.baseline}"] * bool(self.baseline), *verdict])
         return f"{self.name}: {self.value:.4g} {self.unit}" + (f" ({remarks})" if remarks else "")
 
 
@@ -88,7 +92,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "cpu": names[0] if names else platform.processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "settings": str(read_host_settings()),
         "gpus": gpus,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -112,6 +116,9 @@ def main(measure: Callable[..., Iterable[Figure]], description: str, **options: 
     args = vars(parser.parse_args())
     out = args.pop("out")
     logging.disable(logging.WARNING)
+    if "threads" in args:
+        torch.set_num_threads(args["threads"])
+    print(f"# machine: {read_host_settings()}", flush=True)
     figures = []
     for figure in measure(**args):
         print(figure, flush=True)

@@ -7,12 +7,13 @@ backbone with the same widths. A step as in :mod:`training_step`: three subnets,
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-import torch
-from common import Figure, build, main, make_batch, time_in_turn
-from training_step import CLASSES, middle_subnet, static_step, supernet_step
+from common import Figure, build, main, make_batch
+from contenders import WARM_UP_ROUNDS, Contender, compare_contenders, time_contenders
+from training_step import CLASSES, build_contender, random_subnet, static_step, supernet_step
 
 from pss_razor.core import Dimension, SearchSpace, Subnet
 from pss_razor.models import PSS
@@ -21,6 +22,13 @@ from mmengine.config import Config
 
 # Blocks of each stage of MobileNetV2; torchvision's are features.1 to features.17.
 _BLOCKS = (1, 2, 3, 4, 3, 3, 1)
+
+
+def _sizes(side: int) -> dict[str, Any]:
+    return {
+        "model.architecture.resolutions": [side],
+        "model.constraints": [dict(metric="flops", num_targets=2)],
+    }
 
 
 def convert(network: str, side: int, **options: Any) -> tuple[PSS, Config]:
@@ -32,7 +40,7 @@ def convert(network: str, side: int, **options: Any) -> tuple[PSS, Config]:
         "pss_mbv2_flops",
         **{
             "model.architecture": architecture | options,
-            "model.constraints": [dict(metric="flops", num_targets=10)],
+            "model.constraints": _sizes(side)["model.constraints"],
         },
     )
 
@@ -56,53 +64,63 @@ def widths_of_torchvision(subnet: Mapping[str, Any], space: SearchSpace) -> Subn
     return Subnet({**space.largest, **{name: value for name, value in found.items() if name in space.names}})
 
 
-def same_subnets(hand: PSS, converted: PSS) -> None:
-    """Let the largest, the middle and the smallest subnet of a converted MobileNetV2 be those of the hand-written."""
-    own = [hand.space.smallest, middle_subnet(hand), hand.space.largest]
-    subnets = [widths_of_torchvision(subnet, converted.space) for subnet in own]
+def same_subnets(hand: SearchSpace, converted: PSS, subnets: Sequence[Subnet]) -> None:
+    """Let a converted MobileNetV2 have the hand-written one's smallest and largest subnet, and the given ones."""
+    own = [widths_of_torchvision(subnet, converted.space) for subnet in (hand.smallest, *subnets, hand.largest)]
     converted.mutator.space = SearchSpace(
         [
-            Dimension(dimension.name, dimension.kind, tuple(sorted({subnet[dimension.name] for subnet in subnets})))
+            Dimension(dimension.name, dimension.kind, tuple(sorted({subnet[dimension.name] for subnet in own})))
             for dimension in converted.space.dimensions
         ]
     )
-    ends = [converted.space.smallest, converted.space.largest]
-    assert ends == [subnets[0], subnets[2]]
+    assert [converted.space.smallest, converted.space.largest] == [own[0], own[-1]]
+
+
+def build_converted(
+    make: Callable[..., Callable[[Subnet], Callable[[], None]]], network: str, batch: int, side: int
+) -> Callable[[int], Callable[[], None]]:
+    """The rounds of a contender that is a network of torchvision's, with fresh subnets."""
+    algorithm, config = convert(network, side)
+    prepare = make(algorithm, config, make_batch(batch, side, CLASSES))
+    return lambda number: prepare(random_subnet(algorithm.space, number))
+
+
+def build_converted_mobilenet(batch: int, side: int, numbers: range) -> Callable[[int], Callable[[], None]]:
+    """MobileNetV2 of torchvision's with the hand-written one's subnets, those of the rounds with these numbers."""
+    hand = build("pss_mbv2_flops", **_sizes(side))[0].space
+    converted, config = convert("mobilenet_v2", side, depth=False)
+    same_subnets(hand, converted, [random_subnet(hand, number) for number in numbers])
+    prepare = supernet_step(converted, config, make_batch(batch, side, CLASSES))
+    return lambda number: prepare(widths_of_torchvision(random_subnet(hand, number), converted.space))
 
 
 def measure(batch: int, side: int, rounds: int, threads: int) -> Iterator[Figure]:
     """Ratios to static networks and to the hand-written backbone."""
-    torch.set_num_threads(threads)
-    images = make_batch(batch, side, CLASSES)
-    where = f"batch {batch}, {side}x{side}, {threads} threads"
-
-    def ratio(name: str, steps: Mapping[str, Callable[[], None]], what: str, at_most: float) -> Figure:
-        medians = time_in_turn(steps, rounds)
-        ours, theirs = medians.values()
-        return Figure(name, ours / theirs, "x", f"{what} {theirs * 1e3:.0f} ms, {where}", at_most=at_most)
-
+    where = f"fresh subnets, batch {batch}, {side}x{side}, {threads} threads"
     for network in ("resnet50", "mobilenet_v3_large"):
-        algorithm, config = convert(network, side)
-        subnet = middle_subnet(algorithm)
-        steps = {
-            "supernet": supernet_step(algorithm, config, images, subnet),
-            "static": static_step(algorithm, config, images, subnet),
-        }
-        yield ratio(f"converted_{network}_over_static", steps, "static networks of the same shapes", 1.10)
+        ours, theirs = f"converted_{network}", "static"
+        times = time_contenders(
+            {
+                ours: Contender(partial(build_converted, supernet_step, network, batch, side)),
+                theirs: Contender(partial(build_converted, static_step, network, batch, side)),
+            },
+            rounds,
+            threads,
+        )
+        yield compare_contenders(times, ours, theirs, "static networks of the same shapes", where, at_most=1.10)
 
-    hand, hand_config = build("pss_mbv2_flops", **{
-        "model.architecture.resolutions": [side], "model.constraints": [dict(metric="flops", num_targets=10)],
-    })  # fmt: skip
-    converted, config = convert("mobilenet_v2", side, depth=False)
-    middle = middle_subnet(hand)
-    own_middle = widths_of_torchvision(middle, converted.space)
-    same_subnets(hand, converted)
-    steps = {
-        "converted": supernet_step(converted, config, images, own_middle),
-        "hand-written": supernet_step(hand, hand_config, images, middle),
-    }
-    yield ratio("converted_mobilenet_v2_over_hand_written", steps, "the hand-written backbone", 1.03)
+    ours, theirs = "converted_mobilenet_v2", "hand_written"
+    numbers = range(-WARM_UP_ROUNDS, rounds)
+    times = time_contenders(
+        {
+            ours: Contender(partial(build_converted_mobilenet, batch, side, numbers)),
+            theirs: Contender(partial(build_contender, supernet_step, "pss_mbv2_flops", batch, [side])),
+        },
+        rounds,
+        threads,
+    )
+    yield compare_contenders(times, ours, theirs, "the hand-written backbone", where, at_most=1.03)
 
 
 if __name__ == "__main__":
-    main(measure, "one training step of converted networks", batch=32, side=64, rounds=9, threads=1)
+    main(measure, "one training step of converted networks", batch=32, side=64, rounds=11, threads=1)

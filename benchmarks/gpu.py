@@ -9,16 +9,21 @@ tests the script itself.
 from __future__ import annotations
 
 import gc
+import statistics
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pool_evaluation
 import torch
-from autoslim import build_autoslim
-from common import Figure, build, main, make_batch, time_in_turn
-from training_step import middle_subnet, static_step, supernet_step
+from autoslim import autoslim_step
+from common import Figure, build, main, make_batch
+from contenders import Contender, compare_contenders, time_contenders
+from training_step import build_contender, middle_subnet, static_step, supernet_step
+
+from pss_razor.estimators.latency.timing import time_call_us
 
 CLASSES = 1000
 
@@ -93,28 +98,41 @@ def measure_training(name: str, batch: int, side: int, rounds: int, device: str)
         free_memory(device)
         algorithm, config = build(f"pss_{name}_flops", **options)
         algorithm.to(device)
-        subnet = middle_subnet(algorithm)
-        steps = {"supernet": supernet_step(algorithm, config, images, subnet, **wrapper)}
-        if device == "cuda":
-            steps["supernet"]()  # gradients and momenta
-            memory = peak_mib(steps["supernet"])
-        steps["static"] = static_step(algorithm, config, images, subnet, **wrapper)
-        steps["static_plain"] = static_step(algorithm, config, images, subnet, lean=False, **wrapper)
-        medians = time_in_turn(steps, rounds, device)
         label = f"{name}_{precision}"
-        for kind, seconds in medians.items():
-            yield Figure(
-                f"{label}_{kind}_throughput", batch / seconds, "images/s", f"step {seconds * 1e3:.1f} ms; {where}"
-            )
-        yield Figure(f"{label}_over_static", medians["supernet"] / medians["static"], "x", where)
-        yield Figure(f"{label}_over_static_plain", medians["supernet"] / medians["static_plain"], "x", "torch's ReLU6")
         if device == "cuda":
-            for kind in ("supernet", "static"):
-                idle = 1 - busy_seconds(steps[kind], 3) / medians[kind]
-                yield Figure(f"{label}_{kind}_time_without_kernels", idle * 100, "%", where)
-            yield Figure(f"{label}_synchronisations", synchronisations(steps["supernet"]), "a step", where)
+            subnet = middle_subnet(algorithm)
+            step = supernet_step(algorithm, config, images, **wrapper)(subnet)
+            step()  # gradients and momenta
+            memory = peak_mib(step)
             yield Figure(f"{label}_peak_memory", memory, "MiB", f"torch's allocator, supernet alone; {where}")
-        del algorithm, steps
+            yield Figure(f"{label}_synchronisations", synchronisations(step), "a step", where)
+            for kind, call in (
+                ("supernet", step),
+                ("static", static_step(algorithm, config, images, **wrapper)(subnet)),
+            ):
+                call()
+                idle = 1 - busy_seconds(call, 3) * 1e6 / statistics.median(time_call_us(call, device) for _ in range(5))
+                yield Figure(f"{label}_{kind}_time_without_kernels", idle * 100, "%", where)
+            del step, call
+        del algorithm
+        free_memory(device)
+        make = partial(build_contender, name=f"pss_{name}_flops", batch=batch, sides=resolutions, device=device)
+        times = time_contenders(
+            {
+                label: Contender(partial(make, supernet_step, **wrapper)),
+                "static": Contender(partial(make, static_step, **wrapper)),
+            },
+            rounds,
+            torch.get_num_threads(),
+            device,
+        )
+        for kind, seconds in times.items():
+            median = statistics.median(seconds)
+            yield Figure(
+                f"{label}_{'static' if kind == 'static' else 'supernet'}_throughput", batch / median, "images/s",
+                f"fresh subnets and resolutions, step {median * 1e3:.1f} ms; {where}",
+            )  # fmt: skip
+        yield compare_contenders(times, label, "static", "static networks of the same shapes", where)
 
 
 def measure_memory(batch: int, side: int) -> Iterator[Figure]:
@@ -128,9 +146,10 @@ def measure_memory(batch: int, side: int) -> Iterator[Figure]:
             algorithm.to("cuda")
             images = make_batch(batch, side, CLASSES, "cuda")
             if kind == "supernet":
-                step = supernet_step(algorithm, config, images, algorithm.space.smallest)
+                step = supernet_step(algorithm, config, images)(algorithm.space.smallest)
             else:
-                step = static_step(algorithm, config, images, algorithm.space.largest, lean=False, only_largest=True)
+                make = static_step(algorithm, config, images, lean=False, only_largest=True)
+                step = make(algorithm.space.largest)
                 algorithm.architecture.cpu()
             step()
             peaks[kind] = peak_mib(step)
@@ -143,29 +162,23 @@ def measure_memory(batch: int, side: int) -> Iterator[Figure]:
 
 def measure_formats(batch: int, side: int, rounds: int, device: str) -> Iterator[Figure]:
     """MobileNetV2 with and without channels_last, and AutoSlim with MMRazor's masked ops; all at one resolution."""
-    options = {"model.architecture.resolutions": [side], "model.constraints": [dict(metric="flops", num_targets=2)]}
-    images = make_batch(batch, side, CLASSES, device)
-    free_memory(device)
-    algorithm, config = build("pss_mbv2_flops", **options)
-    contiguous, contiguous_config = build("pss_mbv2_flops", **options, **{"model.channels_last": False})
-    for model in (algorithm, contiguous):
-        model.to(device)
-    subnet = middle_subnet(algorithm)
-    medians = time_in_turn(
+    contiguous = {"model.channels_last": False}
+    make = partial(build_contender, name="pss_mbv2_flops", batch=batch, sides=[side], device=device)
+    times = time_contenders(
         {
-            "channels_last": supernet_step(algorithm, config, images, subnet),
-            "contiguous": supernet_step(contiguous, contiguous_config, images, subnet),
-            "autoslim": build_autoslim(contiguous, contiguous_config, images, subnet, channels_last=False),
-            "autoslim_channels_last": build_autoslim(algorithm, config, images, subnet, channels_last=True),
+            "channels_last": Contender(partial(make, supernet_step)),
+            "contiguous": Contender(partial(make, supernet_step, settings=contiguous)),
+            "autoslim_channels_last": Contender(partial(make, autoslim_step, channels_last=True)),
+            "autoslim": Contender(partial(make, autoslim_step, channels_last=False, settings=contiguous)),
         },
         rounds,
+        torch.get_num_threads(),
         device,
     )
-    for kind, seconds in medians.items():
-        if kind != "channels_last":
-            yield Figure(
-                f"{kind}_over_channels_last", seconds / medians["channels_last"], "x", f"batch {batch}, {side}"
-            )
+    compare = partial(compare_contenders, times, what="this project", where=f"batch {batch}, {side}x{side}, {device}")
+    yield compare("autoslim_channels_last", "channels_last")
+    yield compare("autoslim", "contiguous")
+    yield compare("contiguous", "channels_last")
 
 
 def measure(batch: int, side: int, rounds: int, images: int, subnets: int, device: str) -> Iterator[Figure]:

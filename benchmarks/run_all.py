@@ -10,13 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pss_razor.host_settings import faster
+
 HERE = Path(__file__).parent
-# glibc returns large freed blocks to the system, and the page faults that follow disturb timings at random. If it keeps
-# them, steps are faster and their times steady. Not for training_memory, which measures resident memory.
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32)}
+# As the machine is: what they measure is resident memory, and what settings do.
+PLAIN = ("training_memory", "host_settings")
 BENCHMARKS = (
     "training_step",
     "converted_step",
+    "host_settings",
     "switching",
     "candidate_costs",
     "sampling",
@@ -43,7 +45,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder, "figures.json")
             command = [sys.executable, "-W", "ignore", str(HERE / f"{name}.py"), "--out", str(out)]
-            environment = {**os.environ, **({} if name == "training_memory" else KEEP_MEMORY)}
+            environment = {**os.environ, **({} if name in PLAIN else faster(os.environ))}
             if subprocess.run(command, env=environment).returncode != 0:
                 failed.append(name)
                 continue

@@ -14,6 +14,7 @@ import torch
 from pss_razor import compat
 from pss_razor.config import find_config
 from pss_razor.core import ConfigError
+from pss_razor.host_settings import read_host_settings
 
 from mmengine.config import Config, DictAction
 from mmengine.config.utils import ConfigParsingError
@@ -70,7 +71,12 @@ def build_runner(config: Config) -> Runner:
     for name in compat.removed_default_hooks(config.get("default_hooks") or {}):
         del config.default_hooks[name]
     with compat.gloo_without_gpu():
-        return Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
+        runner = Runner.from_cfg(config) if "runner_type" not in config else RUNNERS.build(config)
+    settings = read_host_settings()
+    runner.logger.info("machine: %s", settings)
+    if not torch.cuda.is_available() and (missing := settings.missing()):
+        runner.logger.info("it could be faster: %s", "; ".join(missing))
+    return runner
 
 
 def close_process_group() -> None:

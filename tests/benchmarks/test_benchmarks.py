@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
+import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -21,10 +24,12 @@ import autoslim  # noqa: E402
 import bundle  # noqa: E402
 import candidate_costs  # noqa: E402
 import common  # noqa: E402
+import contenders  # noqa: E402
 import conversion  # noqa: E402
 import converted_step  # noqa: E402
 import fashion_variants  # noqa: E402
 import gpu  # noqa: E402
+import host_settings  # noqa: E402
 import pool_causes  # noqa: E402
 import pool_evaluation  # noqa: E402
 import pool_gains  # noqa: E402
@@ -54,10 +59,59 @@ def test_time_in_turn_takes_turns():
     assert order == ["a", "b"] * 3 and set(medians) == {"a", "b"}
 
 
+def count_rounds(first, variable):
+    """A contender that says which process it is in, by what it takes: an error where a round is not as expected."""
+    seen = []
+
+    def prepare(number):
+        seen.append(number)
+        assert seen == list(range(first, number + 1)) and os.environ.get("CONTENDER") == variable
+        return lambda: time.sleep(0.02 if variable == "slow" else 0.01)
+
+    return prepare
+
+
+def test_contenders_are_timed_in_processes_of_their_own():
+    def contender(variable):
+        return contenders.Contender(functools.partial(count_rounds, -2, variable), {"CONTENDER": variable})
+
+    times = contenders.time_contenders({"slow": contender("slow"), "quick": contender("quick")}, rounds=3, threads=1)
+    assert [len(seconds) for seconds in times.values()] == [3, 3] and "CONTENDER" not in os.environ
+    figure = contenders.compare_contenders(times, "slow", "quick", "the other", "here", at_most=5)
+    assert 1.5 < figure.value < 2.5 and figure.spread[0] <= figure.value <= figure.spread[1] and figure.met
+    assert "quartiles" in str(figure) and "the other" in str(figure)
+
+
+def test_a_contender_that_fails_ends_the_comparison(capfd):
+    wrong = contenders.Contender(functools.partial(count_rounds, 7, None))
+    with pytest.raises(RuntimeError, match="the contender 'wrong' ended"):
+        contenders.time_contenders({"wrong": wrong}, rounds=1, threads=1)
+    assert "AssertionError" in capfd.readouterr().err
+
+
+def test_ratios_are_of_the_same_round():
+    times = {"ours": [1.0, 20.0, 300.0], "theirs": [0.5, 10.0, 150.0]}
+    figure = contenders.compare_contenders(times, "ours", "theirs", "", "")
+    assert (figure.value, figure.spread) == (2, (2, 2))
+
+
+@pytest.mark.slow
+def test_training_step():
+    found = figures(training_step.measure, batch=2, side=32, rounds=2, threads=1)
+    assert found["supernet_over_static"].value > 0 and found["autoslim_channels_last_over_supernet"].met is not None
+    assert "2 rounds" in found["supernet_resolutions_over_static_resolutions"].baseline
+
+
+@pytest.mark.slow
+def test_host_settings():
+    found = figures(host_settings.measure, batch=2, side=32, rounds=2, threads=1)
+    assert found["glibc_keeps_memory_over_as_it_is"].value > 0
+
+
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
-    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
-             "fashion_variants", "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
+    alone = {"common", "contenders", "autoslim", "run_all", "gpu", "reference_figures", "conversion",
+             "conversion_modelopt", "fashion_variants", "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
 
@@ -162,9 +216,9 @@ def test_static_and_supernet_step_train(algorithm):
     batch = common.make_batch(4, 32, 1000)
     subnet = training_step.middle_subnet(model)
     before = model.architecture.head.fc.weight.detach().clone()
-    training_step.static_step(model, config, batch, subnet)()
+    training_step.static_step(model, config, batch)(subnet)()
     assert torch.equal(model.architecture.head.fc.weight, before)
-    training_step.supernet_step(model, config, batch, subnet)()
+    training_step.supernet_step(model, config, batch)(subnet)()
     assert not torch.equal(model.architecture.head.fc.weight, before)
 
 
@@ -202,7 +256,7 @@ def test_gpu_script_refuses_without_a_gpu():
 def test_gpu_script_on_the_cpu():
     result = figures(gpu.measure, batch=2, side=56, rounds=1, images=8, subnets=1, device="cpu")
     assert result["mbv2_float32_over_static"].value > 0 and result["r50_bfloat16_over_static"].value > 0
-    assert result["autoslim_over_channels_last"].value > 0
+    assert result["autoslim_channels_last_over_channels_last"].value > 0
 
 
 @pytest.mark.slow
@@ -324,10 +378,16 @@ class TestConvertedStep:
         hand, converted = pair
         cost = converted.costs["flops"]
         before = converted.space
-        converted_step.same_subnets(hand, converted)
+        drawn = [training_step.random_subnet(hand.space, number) for number in range(3)]
+        converted_step.same_subnets(hand.space, converted, drawn)
         for name in ("smallest", "largest"):
             expected = hand.costs["flops"](hand.space.encode([getattr(hand.space, name)]))
             assert cost(before.encode([getattr(converted.space, name)])) == pytest.approx(expected, rel=1e-12)
+        own = [converted_step.widths_of_torchvision(subnet, converted.space) for subnet in drawn]
+        expected = hand.costs["flops"](hand.space.encode(drawn))
+        assert cost(before.encode(own)) == pytest.approx(expected, rel=1e-12)
+        with converted.mutator.active(own[0]), torch.no_grad():
+            assert converted(torch.zeros(1, 3, 64, 64), mode="tensor").shape == (1, 1000)
 
     @pytest.mark.slow
     def test_figures(self):

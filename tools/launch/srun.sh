@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Start a tool under Slurm: srun.sh PARTITION JOB_NAME TOOL [arguments of the tool]
+# PSS_HOST_SETTINGS=0 leaves allocator and caches of the machines as they are; see pss_razor/host_settings.py.
 # GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5) and SRUN_ARGS, as in OpenMMLab.
 set -euo pipefail
 TOOLS=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,4 +15,4 @@ PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" exec srun -p "$1" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
     ${SRUN_ARGS:-} \
-    "${PYTHON:-python}" -u "$TOOLS/$3" "${@:4}" --launcher slurm
+    "${PYTHON:-python}" -m pss_razor.host_settings "${PYTHON:-python}" -u "$TOOLS/$3" "${@:4}" --launcher slurm
