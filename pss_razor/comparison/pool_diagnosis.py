@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from pss_razor.comparison.seed_statistics import find_dominating
 from pss_razor.core import ConfigError, Criterion, PoolEntry, PrioritizedPool, PrioritizedSubnetSampler, Subnet
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator, list_resources
-from pss_razor.evaluation.seed_statistics import find_dominating
 from pss_razor.visualization import ScatterPanel, draw_diagnosis
 
 LOSS = "loss/cross_entropy"
