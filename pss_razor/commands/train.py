@@ -31,8 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="build and check everything, training and test, make some steps, print search space, targets, memory and "
-        "time of a step; stop, and leave nothing",
+        help="build and check everything, training and test, make some steps, print search space, resources, targets, "
+        "memory and time of a step (of a search, of a candidate's evaluation); stop, and leave nothing",
     )
     add_launcher(parser)
     return parse(parser)
