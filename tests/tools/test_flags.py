@@ -39,7 +39,11 @@ def build(call, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("tool", ["train.py", "test.py", "export_subnets.py"])
+CONFIG_TOOLS = ["train.py", "test.py", "export_subnets.py"]
+COMPARISON_TOOLS = ["compare_samplers", "diagnose_pools", "evidence_report", "plot_main_result", "reproduce_released"]
+
+
+@pytest.mark.parametrize("tool", [*CONFIG_TOOLS, *(f"{name}.py" for name in COMPARISON_TOOLS)])
 def test_help_answers_without_importing_torch(root, tool):
     program = f"""
 import runpy, sys
@@ -52,7 +56,8 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout and "--cfg-options" in done.stdout and "--work-dir" in done.stdout
+    assert "usage:" in done.stdout
+    assert tool not in CONFIG_TOOLS or ("--cfg-options" in done.stdout and "--work-dir" in done.stdout)
 
 
 @pytest.mark.parametrize("args", [["train.py"], ["test.py", "c.py"], ["export_subnets.py", "c.py", "k.pth"]])
