@@ -12,13 +12,13 @@ from pss_razor.version import __version__
 
 if TYPE_CHECKING:
     from pss_razor.conversion import convert
-    from pss_razor.engine.evaluate import evaluate
-    from pss_razor.engine.fit import fit
     from pss_razor.export.export_measured import export
+    from pss_razor.plain.evaluate import evaluate
+    from pss_razor.plain.fit import fit
 
 __all__ = ["__version__", "convert", "evaluate", "export", "fit"]
 
-_PLACES = {"convert": "pss_razor.conversion", "evaluate": "pss_razor.engine.evaluate", "fit": "pss_razor.engine.fit"}
+_PLACES = {"convert": "pss_razor.conversion", "evaluate": "pss_razor.plain.evaluate", "fit": "pss_razor.plain.fit"}
 
 
 def __getattr__(name: str) -> Any:

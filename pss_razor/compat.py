@@ -285,6 +285,11 @@ def normalizes(data_preprocessor: Any) -> bool:
     return bool(getattr(data_preprocessor, "_enable_normalize", False))
 
 
+def download(dataset: Any) -> None:
+    """Download the files of an mmcls ``MNIST`` or ``FashionMNIST`` that are not there."""
+    dataset._download()
+
+
 def head_losses(head: Any, logits: Any, data_samples: list) -> dict[str, Any]:
     """Losses of an mmcls head for given logits, and accuracies if its config asks for them."""
     return head._get_loss(logits, data_samples)

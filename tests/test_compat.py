@@ -708,3 +708,20 @@ def test_mmengine_removes_only_its_own_default_hooks(tmp_path):
         runner.register_default_hooks({"random_state": None})
     hooks = {"random_state": None, "checkpoint": None, "timer": dict(type="IterTimerHook")}
     assert compat.removed_default_hooks(hooks) == ["random_state"]
+
+
+def test_downloading_has_no_public_name_in_mmcls(tmp_path, monkeypatch):
+    from pss_razor.datasets import FashionMNIST
+
+    from mmcls.datasets import FashionMNIST as Original
+    from mmcls.datasets import mnist
+
+    assert not hasattr(Original, "download")
+    fetched = []
+    monkeypatch.setattr(mnist, "download_and_extract_archive", lambda url, **how: fetched.append((url, how)))
+    dataset = FashionMNIST(str(tmp_path), test_mode=True, download=False, lazy_init=True)
+    compat.download(dataset)
+    assert [how["filename"] for _, how in fetched] == [
+        f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+    ]
+    assert all(url.endswith(how["filename"]) and how["download_root"] == str(tmp_path) for url, how in fetched)

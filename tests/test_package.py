@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -165,6 +166,41 @@ def test_missing_package_is_an_import_error():
     with pytest.raises(MissingPackageError, match=r"needs no_such_package, .* pip install 'pss_razor\[x\]'") as error:
         check_extra("x", "numpy", "no_such_package")
     assert isinstance(error.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("package", "code", "message"),
+    [
+        ("matplotlib", "import pss_razor.visualization", "drawing needs matplotlib, .*[train]"),
+        (
+            "onnxruntime",
+            "from pss_razor.deploy import OnnxAdaptiveModel; OnnxAdaptiveModel([], {}, [])",
+            "an ONNX file needs onnxruntime, .*[onnx]",
+        ),
+        (
+            "onnx",
+            "from pss_razor.estimators.latency.inference_backends import inference_backend as backend\n"
+            "backend('onnxruntime', 'cpu', 1)",
+            "backend onnxruntime needs onnx, .*[onnx]",
+        ),
+        (
+            "matplotlib",
+            "import runpy, sys\nsys.argv = ['demo', 'bundle', '--out', 'none']\n"
+            "runpy.run_path('tools/controller_demo.py', run_name='__main__')",
+            "the demonstration needs matplotlib, .*[train]",
+        ),
+    ],
+)
+def test_using_what_is_missing_says_which_extra(package, code, message):
+    without = f"""
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *args: None if name == {package!r} else find(name, *args)
+{code}
+"""
+    done = subprocess.run([sys.executable, "-c", without], cwd=ROOT, capture_output=True, text=True)
+    pattern = message.replace("[", r"pip install 'pss_razor\[").replace("]", r"\]'")
+    assert done.returncode == 1 and re.search(pattern, done.stderr.splitlines()[-1]), done.stderr
 
 
 class TestInheritance:

@@ -98,9 +98,9 @@ def prepare_onnx(path, size, threads):
     """A call that runs one image in ONNX Runtime, of the file's own input size if that is fixed."""
     import numpy as np
 
-    from pss_razor.export.onnx_export import check_onnx_packages
+    from pss_razor.core import check_extra
 
-    check_onnx_packages(["onnxruntime"])
+    check_extra("onnx", "onnxruntime", what="an ONNX file")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -40,11 +40,11 @@ def main() -> None:
         from tqdm import tqdm
 
         from pss_razor.checkpoints.checkpoint import find_latest_checkpoint
+        from pss_razor.comparison.expected_cost import equal_cost_epochs
+        from pss_razor.comparison.summary import check_comparable, name_methods, summarise, write_comparison
         from pss_razor.config import set_epochs
         from pss_razor.core import ConfigError
-        from pss_razor.engine.expected_cost import equal_cost_epochs
         from pss_razor.engine.launch import load_config
-        from pss_razor.evaluation.comparison import check_comparable, name_methods, summarise, write_comparison
         from pss_razor.evaluation.results import RESULTS_FILE
 
         out_dir = Path(args.out_dir)

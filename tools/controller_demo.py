@@ -120,10 +120,11 @@ def main() -> None:
     # Imported late: --help answers at once.
     import torch
 
-    from pss_razor.core import ConfigError, PSSError, atomic_write
+    from pss_razor.core import ConfigError, PSSError, atomic_write, check_extra
     from pss_razor.deploy import AdaptiveController, AdaptiveModel
 
     try:
+        check_extra("train", "matplotlib", "tqdm", what="the demonstration")
         for name, value in (("seconds", args.seconds), ("threads", args.threads), ("batch-size", args.batch_size)):
             if not value > 0:
                 raise ConfigError(f"--{name} {value}: it must be positive")

@@ -72,11 +72,11 @@ def main() -> None:
     with one_line_errors():
         # Imported late: --help answers at once.
         from pss_razor.checkpoints.checkpoint import read_checkpoint
+        from pss_razor.comparison.pool_diagnosis import diagnose_pools, draw_pools, format_diagnosis
         from pss_razor.core import ConfigError, atomic_write
         from pss_razor.engine.launch import build_runner, load_config
         from pss_razor.evaluation.cross_entropy import CrossEntropy
         from pss_razor.evaluation.one_pass import outside_test_loop
-        from pss_razor.evaluation.pool_diagnosis import diagnose_pools, draw_pools, format_diagnosis
         from pss_razor.evaluation.results import describe_images
 
         from mmengine.evaluator import Evaluator

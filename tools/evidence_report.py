@@ -93,14 +93,14 @@ def main() -> None:
     args = parse_args()
     with one_line_errors():
         # Imported late: --help answers at once.
-        from pss_razor.core import ConfigError, atomic_write
-        from pss_razor.evaluation.evidence import collect_evidence, read_evidence
-        from pss_razor.evaluation.evidence_report import (
+        from pss_razor.comparison.evidence import collect_evidence, read_evidence
+        from pss_razor.comparison.evidence_report import (
             draw_accuracies,
             draw_member_scores,
             format_evidence,
             methods_with_scores,
         )
+        from pss_razor.core import ConfigError, atomic_write
 
         if args.command == "collect":
             if not args.out.endswith(".json"):

@@ -165,10 +165,10 @@ def main() -> None:
     args = parse_args()
     with one_line_errors():
         # Imported late: --help answers at once.
+        from pss_razor.comparison.reproduction import find_nearest, format_reproductions, make_curve
         from pss_razor.converters import RELEASED_MODELS, import_checkpoint
         from pss_razor.core import ConfigError, atomic_write, best_of_pools
         from pss_razor.engine.launch import build_runner, load_config
-        from pss_razor.evaluation.reproduction import find_nearest, format_reproductions, make_curve
         from pss_razor.evaluation.results import describe_other_data, read_criterion, read_document
         from pss_razor.visualization import draw_main_result, published_curves, published_results
 

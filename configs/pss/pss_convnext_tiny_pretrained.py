@@ -1,10 +1,6 @@
 # PSS on torchvision's ConvNeXt-Tiny from its trained weights: 20 pools. For 8 GPUs:
 # tools/dist_train.sh configs/pss/pss_convnext_tiny_pretrained.py 8
-_base_ = [
-    "../_base_/models/pss_converted.py",
-    "../_base_/datasets/imagenet.py",
-    "../_base_/schedules/imagenet_pretrained_30e.py",
-]
+_base_ = "../_base_/settings/imagenet_pretrained.py"
 
 # Without stochastic depth: it keeps large networks from overfitting, and small subnets underfit.
 model = dict(

@@ -1,10 +1,6 @@
 # PSS on torchvision's EfficientNet-B0 from its trained weights: 20 pools. For 8 GPUs:
 # tools/dist_train.sh configs/pss/pss_efficientnet_b0_pretrained.py 8
-_base_ = [
-    "../_base_/models/pss_converted.py",
-    "../_base_/datasets/imagenet.py",
-    "../_base_/schedules/imagenet_pretrained_30e.py",
-]
+_base_ = "../_base_/settings/imagenet_pretrained.py"
 
 # Without dropout and stochastic depth: they keep large networks from overfitting, and small subnets underfit. Depth is
 # searched, which trains for missing blocks, too.

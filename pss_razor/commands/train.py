@@ -31,8 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="build and check everything, training and test, make some steps, print search space, targets, memory and "
-        "time of a step; stop, and leave nothing",
+        help="build and check everything, training and test, make some steps, print search space, resources, targets, "
+        "memory and time of a step (of a search, of a candidate's evaluation); stop, and leave nothing",
     )
     add_launcher(parser)
     return parse(parser)
@@ -86,11 +86,12 @@ def _train(config: "Config", dry: bool) -> None:
     """Build the runner, check what a training would only find later, and train, or with ``dry`` report."""
     from pss_razor.engine.dry_run import dry_run
     from pss_razor.engine.launch import build_runner
-    from pss_razor.evaluation.checks import check_dataloader, get_model, has_sampler_state
+    from pss_razor.evaluation.checks import check_dataloader, check_loop_settings, get_model, has_sampler_state
     from pss_razor.evaluation.evaluation_check import check_evaluation
 
     from mmengine.dist import is_main_process
 
+    check_loop_settings(config)
     runner = build_runner(config)
     # Before mmengine builds its schedulers, which assert that an epoch has iterations.
     check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")

@@ -31,7 +31,7 @@ from pss_razor.core.errors import (
     UnreachableTargetError,
 )
 from pss_razor.core.evaluated_subnet import EvaluatedSubnet
-from pss_razor.core.extras import check_extra
+from pss_razor.core.extras import check_extra, check_packages
 from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
 from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools, Turnover
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
@@ -110,6 +110,7 @@ __all__ = [
     "check_extra",
     "check_metrics",
     "check_nesting",
+    "check_packages",
     "choose_depths",
     "exponential_decay",
     "is_number",

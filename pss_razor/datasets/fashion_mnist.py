@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pss_razor import compat
 from pss_razor.core import DataError
 from pss_razor.datasets.idx_file import read_idx_file
 from pss_razor.registry import DATASETS
@@ -99,7 +100,7 @@ class FashionMNIST(mmcls_datasets.FashionMNIST):
 
         if self.download and is_main_process() and first_with_files() is None:
             try:
-                self._download()
+                compat.download(self)
             except (OSError, RuntimeError) as error:
                 raise DataError(
                     f"Fashion-MNIST cannot be downloaded into {root} ({error}); put {', '.join(names)} there, or "

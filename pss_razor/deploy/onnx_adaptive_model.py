@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pss_razor.core import ExportError
+from pss_razor.core import ExportError, check_extra
 from pss_razor.deploy.files import MANIFEST_FILE, read_manifest, record_of_entry
 from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.deploy.subnet_switch import SubnetSwitch
@@ -36,8 +36,9 @@ class OnnxAdaptiveModel(SubnetSwitch):
         num_threads: Threads of a session; 0 for as many as there are cores.
 
     Raises:
-        ExportError: onnxruntime is not installed, a number is out of range, there are no subnets, two have one name, or
-            there is not one file for each.
+        MissingPackageError: onnxruntime is not installed.
+        ExportError: A number is out of range, there are no subnets, two have one name, or there is not one file for
+            each.
 
     Example:
         >>> model = OnnxAdaptiveModel.load("export")  # doctest: +SKIP
@@ -60,10 +61,9 @@ class OnnxAdaptiveModel(SubnetSwitch):
             raise ExportError(f"num_threads is {num_threads!r}; it must be a count, 0 for all cores")
         if len(files) != len(subnets):
             raise ExportError(f"there are {len(files)} files for {len(subnets)} subnets; give one for each")
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ExportError(f"ONNX files need the package onnxruntime ({error}): pip install onnxruntime") from None
+        check_extra("onnx", "onnxruntime", what="an ONNX file")
+        import onnxruntime
+
         super().__init__(subnets, preprocessing)
         self._runtime = onnxruntime
         self._files = [Path(file) for file in files]

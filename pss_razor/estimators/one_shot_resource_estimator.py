@@ -31,6 +31,9 @@ class OneShotResourceEstimator(BaseEstimator):
         input_size: Side of the images in pixels.
         estimators: Other metrics -> estimator config, such as a latency.
 
+    Attributes:
+        units: Metric -> unit.
+
     Example:
         ``estimator_cfg=dict(type='OneShotResourceEstimator', input_size=224, estimators=dict(latency_cpu=dict(
         type='LatencyEstimator', table=FILE, device='cpu')))``
@@ -40,6 +43,8 @@ class OneShotResourceEstimator(BaseEstimator):
         super().__init__()
         self.input_size = input_size
         self.estimators = {metric: TASK_UTILS.build(config) for metric, config in (estimators or {}).items()}
+        self.units = {"flops": "MFLOPs of MMRazor", "params": "M params"}
+        self.units |= {metric: estimator.unit for metric, estimator in self.estimators.items()}
 
     def build_costs(self, supernet: nn.Module, mutator: Any) -> dict[str, AdditiveCost]:
         """Metric -> cost of every subnet: ``flops`` in millions, ``params`` in millions, and the other metrics.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,17 +11,51 @@ from torch.utils.data import DataLoader
 
 from pss_razor.core import ConfigError, DataError
 from pss_razor.models import PSS
-from pss_razor.registry import MODELS
+from pss_razor.registry import LOOPS, MODELS
 
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import Runner, TestLoop, ValLoop
 
 
 def has_sampler_state(config: Config) -> bool:
     """Whether checkpoints of a config have the state of a subnet sampler: with pools, or of a baseline."""
     model = MODELS.get(config.model.get("type", ""))
     return isinstance(model, type) and issubclass(model, PSS)
+
+
+def check_loop_settings(config: Config) -> None:
+    """Check the keys of ``val_cfg`` and ``test_cfg`` without building the loops, for which their data must be there.
+
+    Raises:
+        ConfigError: There is no loop of this type, or it takes no such setting.
+    """
+    for key, default in (("val_cfg", ValLoop), ("test_cfg", TestLoop)):
+        settings = config.get(key) or {}
+        kind = settings.get("type", default)
+        loop = LOOPS.get(kind) if isinstance(kind, str) else kind
+        if loop is None:
+            raise ConfigError(f"{key}.type = {kind!r} is no loop; see configs/_base_/algorithms/ for an example")
+        known = _settings_of(loop)
+        for name in settings.keys() - {"type", *known} if known else ():
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+            raise ConfigError(f"{key} has {name!r}, which {loop.__name__} does not take; {hint}")
+
+
+def _settings_of(loop: type) -> list[str]:
+    """What a config can set of a loop; empty if it cannot be known, of another's loop that takes any keyword."""
+    names: list[str] = []
+    for base in loop.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = [*inspect.signature(base.__init__).parameters.values()]  # type: ignore[misc]
+        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+        if not base.__module__.startswith("pss_razor."):
+            return []
+    return [name for name in names if name not in ("self", "runner", "dataloader", "evaluator")]
 
 
 def get_model(runner: Runner) -> nn.Module:

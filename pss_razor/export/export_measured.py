@@ -36,7 +36,7 @@ def export(
     """Export the best subnet of each pool, as ``pss-export`` does; each file is read back and compared.
 
     Args:
-        measured: What :func:`~pss_razor.engine.evaluate.evaluate` returned.
+        measured: What :func:`~pss_razor.plain.evaluate.evaluate` returned.
         out_dir: Folder for the networks, ``bundle.safetensors`` and ``manifest.json``.
         formats: Of ``"torch"``, ``"pt2"``, ``"onnx"`` and ``"bundle"``.
         input_size: What ONNX and ``.pt2`` files take: images of the subnet's ``"own"`` resolution, or of the

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pss_razor.core import ConfigError, atomic_write
+from pss_razor.core import ConfigError, atomic_write, check_extra
 from pss_razor.deploy import load_subnet, save_subnet
-from pss_razor.export.onnx_export import INPUT_NAME, OPSET, check_onnx_packages, to_onnx
+from pss_razor.export.onnx_export import INPUT_NAME, OPSET, to_onnx
 from pss_razor.export.pt2_export import to_pt2
 from pss_razor.static import StaticNet
 from pss_razor.version import __version__
@@ -98,7 +98,7 @@ def parse_formats(text: str) -> list[str]:
 
     Raises:
         ConfigError: One is unknown.
-        ExportError: The packages of one are not installed.
+        MissingPackageError: The packages of one are not installed.
     """
     names = list(dict.fromkeys(text.split(",")))
     check_formats(names, f"--formats {text}")
@@ -114,7 +114,7 @@ def check_formats(names: Sequence[str], setting: str) -> None:
 
     Raises:
         ConfigError: There is none, or one is unknown.
-        ExportError: The packages of one are not installed.
+        MissingPackageError: The packages of one are not installed.
     """
     if not names:
         raise ConfigError(f"{setting}: give at least one of {[*FORMATS, BUNDLE]}")
@@ -122,4 +122,4 @@ def check_formats(names: Sequence[str], setting: str) -> None:
         if name not in FORMATS and name != BUNDLE:
             raise ConfigError(f"{setting}: unknown format {name!r}; choose from {[*FORMATS, BUNDLE]}")
     if "onnx" in names:
-        check_onnx_packages()
+        check_extra("onnx", "onnx", "onnxscript", "onnxruntime", what="ONNX")

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pss_razor.core import ExportError
+from pss_razor.core import check_extra
 from pss_razor.export.pt2_export import check_example
 
 OPSET = 20
 INPUT_NAME = "images"
-
-
-def check_onnx_packages(packages: Sequence[str] = ("onnx", "onnxscript", "onnxruntime")) -> None:
-    """Check that the packages of the extra ``pss_razor[onnx]`` are there.
-
-    Raises:
-        ExportError: One is not; names all that are missing.
-    """
-    missing = [package for package in packages if importlib.util.find_spec(package) is None]
-    if missing:
-        raise ExportError(f"ONNX needs {', '.join(missing)}, not installed here: pip install 'pss_razor[onnx]'")
 
 
 def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> bytes:
@@ -43,10 +30,11 @@ def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> b
         The file, of opset :data:`OPSET`, with its weights inside; ``onnx.checker`` has passed it.
 
     Raises:
-        ExportError: The packages onnx and onnxscript are not installed, or the batch is too small.
+        MissingPackageError: onnx or onnxscript is not installed.
+        ExportError: The batch is too small.
     """
     check_example(images)
-    check_onnx_packages(["onnx", "onnxscript"])
+    check_extra("onnx", "onnx", "onnxscript", what="ONNX")
     import onnx
 
     dynamo = logging.getLogger("torch.onnx")

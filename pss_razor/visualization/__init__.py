@@ -1,5 +1,6 @@
 """Pictures of results."""
 
+from pss_razor.core import check_extra
 from pss_razor.visualization.accuracy_resource import draw_accuracy_against_resource
 from pss_razor.visualization.main_result import (
     Curve,
@@ -32,3 +33,5 @@ __all__ = [
     "published_curves",
     "published_results",
 ]
+
+check_extra("train", "matplotlib", what="drawing")

@@ -35,6 +35,7 @@ import pool_evaluation  # noqa: E402
 import pool_gains  # noqa: E402
 import pool_simulation  # noqa: E402
 import pretrained_start  # noqa: E402
+import repeated_lines  # noqa: E402
 import run_all  # noqa: E402
 import sampling  # noqa: E402
 import switching  # noqa: E402
@@ -111,8 +112,19 @@ def test_host_settings():
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
     alone = {"common", "contenders", "autoslim", "run_all", "gpu", "reference_figures", "conversion",
-             "conversion_modelopt", "fashion_variants", "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
+             "conversion_modelopt", "fashion_variants", "pool_causes", "pool_gains", "pretrained_start",
+             "repeated_lines"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
+
+
+def test_repeated_lines_are_found_once_for_two_places():
+    run = [f"x{i} = {i}" for i in range(8)]
+    indented = "import a\n\n" + "\n# c\n".join(f"  {line}" for line in run)
+    files = {"a.py": "\n".join(["y = 1", *run, "z = 1"]), "b.py": indented, "c.py": "\n".join(run[:5])}
+    assert repeated_lines.repeated_places(files) == [("a.py", "b.py")]
+    twice = {"a.py": "\n".join([*run, "y = 1", *run]), "b.py": "\n".join(run)}
+    assert sorted(repeated_lines.repeated_places(twice)) == [("a.py", "a.py"), ("a.py", "b.py"), ("a.py", "b.py")]
+    assert repeated_lines.repeated_places({"a.py": "x = 1\n" * 9}) == []
 
 
 def test_noise_of_scores_of_known_spread():

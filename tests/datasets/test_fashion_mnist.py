@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import pss_razor.plugin  # noqa: F401
+from pss_razor import compat
 from pss_razor.core import DataError
 from pss_razor.datasets import FashionMNIST
 from pss_razor.evaluation.results import describe_images
@@ -53,7 +54,7 @@ def labels_of(dataset: FashionMNIST) -> list[int]:
 @pytest.fixture(autouse=True)
 def _neither_network_nor_debian(monkeypatch, tmp_path):
     monkeypatch.setattr("pss_razor.datasets.fashion_mnist._DEBIAN", tmp_path / "usr")
-    monkeypatch.setattr(FashionMNIST, "_download", lambda self: pytest.fail("tried to download"))
+    monkeypatch.setattr(compat, "download", lambda dataset: pytest.fail("tried to download"))
 
 
 @pytest.mark.parametrize("below", ["", "FashionMNIST/raw"], ids=["any folder", "torchvision"])
@@ -134,16 +135,14 @@ class TestNothingThere:
             FashionMNIST(str(tmp_path), test_mode=False, download=False)
 
     def test_downloads(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(
-            FashionMNIST, "_download", lambda self: write(Path(self.data_prefix["root"]), gzipped=False)
-        )
+        monkeypatch.setattr(compat, "download", lambda dataset: write(Path(dataset.data_prefix["root"]), gzipped=False))
         assert len(FashionMNIST(str(tmp_path / "new"), test_mode=True)) == 12
 
     def test_without_a_network(self, tmp_path, monkeypatch):
-        def unreachable(self):
+        def unreachable(dataset):
             raise OSError("Name or service not known")
 
-        monkeypatch.setattr(FashionMNIST, "_download", unreachable)
+        monkeypatch.setattr(compat, "download", unreachable)
         with pytest.raises(DataError, match=r"cannot be downloaded into .*Name or service.*dataset-fashion-mnist"):
             FashionMNIST(str(tmp_path), test_mode=False)
 

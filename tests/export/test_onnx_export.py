@@ -8,8 +8,9 @@ import io
 import pytest
 import torch
 
-from pss_razor.core import ExportError
-from pss_razor.export.onnx_export import OPSET, check_onnx_packages, to_onnx
+from pss_razor.core import ExportError, MissingPackageError
+from pss_razor.export.formats import check_formats
+from pss_razor.export.onnx_export import OPSET, to_onnx
 from pss_razor.export.pt2_export import to_pt2
 
 
@@ -51,7 +52,9 @@ def test_an_example_of_one_image_is_refused(small_net, convert):
         convert(small_net, torch.randn(1, 3, 16, 16))
 
 
-def test_missing_packages_are_named(monkeypatch):
+def test_missing_packages_are_named(small_net, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ExportError, match=r"onnx, onnxscript, onnxruntime, not installed.*pss_razor\[onnx\]"):
-        check_onnx_packages()
+    with pytest.raises(MissingPackageError, match=r"onnx, onnxscript, not installed.*pss_razor\[onnx\]"):
+        to_onnx(small_net, torch.randn(2, 3, 16, 16))
+    with pytest.raises(MissingPackageError, match=r"onnx, onnxscript, onnxruntime, not installed.*pss_razor\[onnx\]"):
+        check_formats(["onnx"], "formats")

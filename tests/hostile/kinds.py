@@ -20,6 +20,8 @@ import yaml
 from torch import Tensor
 
 from pss_razor.checkpoints.checkpoint import check_state_dict, get_sampler_state, read_checkpoint
+from pss_razor.comparison.evidence import MEMBER_COLUMNS, Evidence, Pick, Run, read_evidence
+from pss_razor.comparison.evidence_report import format_evidence
 from pss_razor.converters.pssnet_checkpoint import PSSNetCheckpoint
 from pss_razor.converters.pssnet_latency_table import read_pssnet_latencies
 from pss_razor.core import AdditiveCost, Constraint, CostTerm, Dimension, PrioritizedSubnetSampler, SearchSpace
@@ -38,8 +40,6 @@ from pss_razor.deploy.bundle import round_bn_statistics
 from pss_razor.deploy.files import write_tensors
 from pss_razor.engine.launch import load_config
 from pss_razor.estimators.latency.latency_table import LatencyTable
-from pss_razor.evaluation.evidence import MEMBER_COLUMNS, Evidence, Pick, Run, read_evidence
-from pss_razor.evaluation.evidence_report import format_evidence
 from pss_razor.evaluation.results import read_document
 from pss_razor.export.record import ExportRecord
 from pss_razor.models.searched_subnet import _check_subnet, _read_yaml

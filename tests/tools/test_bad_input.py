@@ -96,6 +96,16 @@ BAD_CONFIGS = {
     ),
     "missing key": ("model = None", ["has no 'model'"]),
     "missing test_cfg": ("test_cfg = None", ["has no 'test_cfg'", "configs/_base_"]),
+    "misspelt key of the final test": ("test_cfg = dict(topk=3)", ["test_cfg has 'topk'", "PoolTestLoop", "'top_k'"]),
+    "misspelt key of the validation": (
+        "val_cfg = dict(calibration_batchs=3)",
+        ["val_cfg has 'calibration_batchs'", "PoolValLoop", "'calibration_batches'"],
+    ),
+    "key of another loop": (
+        "val_cfg = dict(out_file='a')",
+        ["PoolValLoop does not take; it takes fp16, top_k, calibration_batches, decided_by, rule"],
+    ),
+    "no such loop": ("test_cfg = dict(type='PoolTestLop')", ["test_cfg.type = 'PoolTestLop' is no loop"]),
     "misspelt key": (
         "train_dataloader = None\ntrain_dataloadr = dict(batch_size=3)",
         ["has no 'train_dataloader'", "'train_dataloadr'"],

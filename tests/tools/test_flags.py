@@ -6,10 +6,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from pss_razor.engine import launch
+from pss_razor.estimators import OneShotResourceEstimator
 
 
 class Built(BaseException):
@@ -37,7 +39,11 @@ def build(call, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("tool", ["train.py", "test.py", "export_subnets.py"])
+CONFIG_TOOLS = ["train.py", "test.py", "export_subnets.py"]
+COMPARISON_TOOLS = ["compare_samplers", "diagnose_pools", "evidence_report", "plot_main_result", "reproduce_released"]
+
+
+@pytest.mark.parametrize("tool", [*CONFIG_TOOLS, *(f"{name}.py" for name in COMPARISON_TOOLS)])
 def test_help_answers_without_importing_torch(root, tool):
     program = f"""
 import runpy, sys
@@ -50,7 +56,8 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "usage:" in done.stdout and "--cfg-options" in done.stdout and "--work-dir" in done.stdout
+    assert "usage:" in done.stdout
+    assert tool not in CONFIG_TOOLS or ("--cfg-options" in done.stdout and "--work-dir" in done.stdout)
 
 
 @pytest.mark.parametrize("args", [["train.py"], ["test.py", "c.py"], ["export_subnets.py", "c.py", "k.pth"]])
@@ -250,3 +257,34 @@ class TestDryRun:
         done = call("train.py", root / "tests" / "tiny" / f"{name}.py", "--dry-run")
         assert done.code == 0, done.err
         assert "images: training" in done.out and ("a step of 16 images" in done.out) == (name != "tiny_search")
+        assert ("24 candidates at most, 4 epochs of 6: " in done.out) == (name == "tiny_search")
+
+    @pytest.mark.parametrize("name", ["tiny_spos", "tiny_cream", "tiny_search"])
+    def test_resources_of_other_methods(self, call, root, build_algorithm_of, name):
+        """The least, the median and the most of all paths, counted one by one; the first ops are not the cheapest."""
+        config = root / "tests" / "tiny" / f"{name}.py"
+        done = call("train.py", config, "--dry-run")
+        lines = done.out[done.out.index("search space:") :].splitlines()
+        algorithm = build_algorithm_of(config)
+        if name == "tiny_cream":
+            costs, units = {"flops": algorithm.flops}, {"flops": "(MFLOPs)"}
+        else:
+            costs = OneShotResourceEstimator(32).build_costs(algorithm.architecture, algorithm.mutator)
+            units = {"flops": "(MFLOPs of MMRazor)", "params": "(M params)"}
+        space = next(iter(costs.values())).space
+        for metric, cost in costs.items():
+            (row,) = [line for line in lines if line.startswith(f"{metric} {units[metric]}")]
+            everything = cost(space.enumerate())
+            wanted = [everything.min(), np.median(everything), everything.max()]
+            least, median, most = (float(cell) for cell in row.removeprefix(f"{metric} {units[metric]}").split())
+            assert (least, most) == pytest.approx((wanted[0], wanted[2]), rel=1e-5)
+            assert median == pytest.approx(wanted[1], rel=0.02)  # of draws
+
+    def test_a_search_with_a_predictor(self, call, root, tmp_path):
+        predictor = dict(type="MetricPredictor", handler_cfg=dict(type="CartsHandler"), train_samples=8)
+        (tmp_path / "predictor.py").write_text(
+            f"_base_ = {str(root / 'tests' / 'tiny' / 'tiny_search.py')!r}\n"
+            f"train_cfg = dict(predictor_cfg={predictor!r})\n"
+        )
+        done = call("train.py", tmp_path / "predictor.py", "--dry-run")
+        assert "11 candidates at most, the predictor's samples and its best: " in done.out, done.err

@@ -109,6 +109,11 @@ def try_training(trained: Environment) -> None:
     printed = trained.run("pss-train", "mine.py", "--print-config")
     assert "mobilenet_v2_32px_cpu.json" in printed and "pool_size=3" in printed, printed[-3000:]
     trained.run("pss-train", "mine.py", "--dry-run")
+    document = (ROOT / "docs" / "your_data.md").read_text()
+    (trained.folder / "flowers.py").write_text(document.split("```python\n")[1].split("```")[0])
+    printed = trained.run("pss-train", "flowers.py", "--print-config")
+    wanted = ("data_root='data/flowers'", "num_classes=3", "work_dir = 'work_dirs/flowers'")
+    assert all(words in printed for words in wanted), printed[-6000:]
     trained.run("pss-latency", "--help")
     tool = (
         trained.run("python", "-c", "import pss_razor; print(pss_razor.__path__[0])").strip() + "/.mim/tools/train.py"

@@ -1,5 +1,5 @@
 # ImageNet-1k for the training of a single architecture of Cream at 224 pixels.
-_base_ = "./imagenet.py"
+_base_ = "./imagenet_cream_supernet.py"
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -14,16 +14,7 @@ train_pipeline = [
         magnitude_std=0.5,
         hparams=dict(pad_val=[104, 116, 124], interpolation="bicubic"),
     ),
-    dict(
-        type="mmcls.RandomErasing",
-        erase_prob=0.2,
-        mode="rand",
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-        # each pixel from a normal distribution; images are B, G, R
-        fill_color=[103.53, 116.28, 123.675],
-        fill_std=[57.375, 57.12, 58.395],
-    ),
+    _base_.random_erasing,
     dict(type="mmcls.PackClsInputs"),
 ]
 test_pipeline = [

@@ -1,6 +1,6 @@
 # The largest model that Cream's authors released, for training from scratch. Other architectures: model_selection=14,
 # 43, 114, 287 or 481, or arch=[[0], stage 1, …, stage 5, [0]] with the index of an op for each block.
-_base_ = ["../default_runtime.py", "./cream_classifier.py"]
+_base_ = "./cream_classifier.py"
 
 model = dict(
     _base_.classifier_cfg,

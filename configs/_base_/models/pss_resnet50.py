@@ -1,12 +1,10 @@
 # ResNet-50 in the space of PSS-Net's kind: stem and four stage widths, thirteen resolutions, 1.3e7 subnets.
-_base_ = "../algorithms/pss.py"
+_base_ = ["../algorithms/pss.py", "./resnet50.py"]
 
 model = dict(
     architecture=dict(
         resolutions=[128, 136, 144, 152, 160, 168, 176, 184, 192, 200, 208, 216, 224],
-        backbone=dict(type="SlimmableResNet", depth=50, width_range=(0.75, 1.0)),
-        # The output width is searched too; this head follows it.
-        head=dict(type="SlicedLinearClsHead", in_channels=2048),
+        **_base_.resnet50,
     ),
 )
 # 34 targets; the paper trains it, its authors released neither code nor weights.

@@ -1,5 +1,7 @@
 # 500 epochs and 10 to cool down, total batch 1024, RMSprop as TensorFlow has it, LR 0.064 with 3 epochs to warm up and
 # a cosine to 1e-5, evaluation of averaged weights.
+_base_ = "../default_runtime.py"
+
 optim_wrapper = dict(
     constructor="MergedGroupsConstructor",
     optimizer=dict(type="RMSpropTF", lr=0.064, alpha=0.9, momentum=0.9, eps=1e-3, weight_decay=1e-5),
@@ -13,4 +15,4 @@ train_cfg = dict(by_epoch=True, max_epochs=510, val_interval=1)
 val_cfg = dict()
 test_cfg = dict()
 auto_scale_lr = dict(enable=False, base_batch_size=1024)
-custom_hooks = [dict(type="EMAHook", momentum=1e-4, update_buffers=True)]
+default_hooks = dict(ema=dict(type="EMAHook", momentum=1e-4, update_buffers=True))

@@ -22,6 +22,5 @@ _base_.param_scheduler[1].begin = 1
 _base_.param_scheduler[1].end = 12
 train_cfg = dict(max_epochs=12, val_interval=4)
 auto_scale_lr = dict(base_batch_size=64)
-default_hooks = dict(logger=dict(interval=9))
 # 18 iterations an epoch: an average over fewer of them.
-_base_.custom_hooks[0].momentum = 0.05
+default_hooks = dict(logger=dict(interval=9), ema=dict(momentum=0.05))

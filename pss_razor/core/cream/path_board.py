@@ -70,9 +70,9 @@ class PathBoard(Sequence[BoardEntry]):
         assert self.accepts(entry.accuracy, entry.flops)
         self._entries = sorted([*self._entries[: self.capacity - 1], entry], key=lambda e: -e.accuracy)
 
-    def best_within(self, flops_range: Sequence[float]) -> BoardEntry:
-        """The most accurate entry with FLOPs in an interval; where there is none, the one that is nearest to it."""
-        least, most = flops_range
+    def best_within(self, mflops_range: Sequence[float]) -> BoardEntry:
+        """The most accurate entry with MFLOPs in an interval; where there is none, the one that is nearest to it."""
+        least, most = mflops_range
         return min(self, key=lambda entry: max(least - entry.flops, entry.flops - most, 0.0))
 
     def state_dict(self, space: SearchSpace) -> list[dict[str, Any]]:

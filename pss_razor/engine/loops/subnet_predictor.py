@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from pss_razor import compat
-from pss_razor.core import ConfigError, SearchSpace
+from pss_razor.core import ConfigError, SearchSpace, check_extra, check_packages
 from pss_razor.evaluation.random_state import isolated_random_state
 from pss_razor.registry import TASK_UTILS
 
 from mmengine.dist import broadcast_object_list
 
-# Handler -> the package that it needs, and how to install it; other handlers need none.
-_PACKAGES = {
-    "GaussProcessHandler": ("pydacefit", "pip install 'pss_razor[predictor]'"),
-    "RBFHandler": ("pySOT", "pip install pySOT==0.2.3 (a later one has another interface)"),
-}
+_RBF_PACKAGE = "pySOT==0.2.3 (a later one has another interface)"
 
 
 class SubnetPredictor:
@@ -35,7 +30,8 @@ class SubnetPredictor:
         seed: Seed of the random numbers that a handler draws.
 
     Raises:
-        ConfigError: A package is missing, or the config cannot work.
+        MissingPackageError: The handler's package is not installed.
+        ConfigError: The config cannot work.
     """
 
     def __init__(self, config: Mapping[str, Any], space: SearchSpace, seed: int) -> None:
@@ -51,9 +47,10 @@ class SubnetPredictor:
         if not isinstance(self.train_samples, str) and self.train_samples < 2:
             raise ConfigError(f"predictor_cfg.train_samples = {self.train_samples} must be at least 2, or a file")
         handler = self.config.get("handler_cfg", {}).get("type", "")
-        package, command = _PACKAGES.get(handler.split(".")[-1], (None, None))
-        if package is not None and importlib.util.find_spec(package) is None:
-            raise ConfigError(f"predictor_cfg: {handler} needs {package}, which is not installed: {command}")
+        if handler.endswith("GaussProcessHandler"):
+            check_extra("predictor", "pydacefit", what=f"predictor_cfg: {handler}")
+        if handler.endswith("RBFHandler"):
+            check_packages(_RBF_PACKAGE, "pySOT", what=f"predictor_cfg: {handler}")
         self._build()  # says what is wrong before any subnet is evaluated
 
     def fit(self, indices: np.ndarray, scores: np.ndarray) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pss_razor.core import ConfigError
+from pss_razor.core import ConfigError, check_extra
 
 # From a module in evaluation mode and its inputs to a call that runs it.
 Prepare = Callable[..., Callable[[], Any]]
@@ -28,7 +28,8 @@ def inference_backend(name: str, device: str, threads: int) -> Prepare:
         threads: CPU threads; sets torch's.
 
     Raises:
-        ConfigError: The device or a package is not there.
+        ConfigError: The device is not there.
+        MissingPackageError: A package is not there.
     """
     if threads < 1:
         raise ConfigError(f"threads = {threads} must be at least 1")
@@ -37,11 +38,9 @@ def inference_backend(name: str, device: str, threads: int) -> Prepare:
     torch.set_num_threads(threads)
     if name == "torch":
         return lambda module, *inputs: lambda: module(*inputs)
-    try:
-        import onnx  # noqa: F401 - torch's exporter needs it
-        import onnxruntime
-    except ImportError as error:
-        raise ConfigError(f"backend onnxruntime: {error}; pip install 'pss_razor[onnx]'") from None
+    check_extra("onnx", "onnx", "onnxruntime", what="backend onnxruntime")  # onnx is for torch's exporter
+    import onnxruntime
+
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
     if provider not in onnxruntime.get_available_providers():
         raise ConfigError(f"backend onnxruntime has no {provider} here; install onnxruntime-gpu or take --device cpu")

@@ -56,14 +56,13 @@ def cream_retraining(tmp_path_factory):
     (folder / "tiny.py").write_text(
         f"""
 _base_ = {str(config)!r}
-_base_.custom_hooks[0].momentum = 0.5
 model = dict(_delete_=True, **_base_.classifier)
 model["backbone"] = dict(type="mmrazor.CreamMobileNet", arch=[[0], [0], [0], [0], [0], [0], [0]], input_size=32)
 train_dataloader = dict(batch_size=16, dataset=dict(indices=48))
 val_dataloader = dict(batch_size=24, dataset=dict(indices=24))
 test_dataloader = val_dataloader
 train_cfg = dict(max_epochs=2, val_interval=1)
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=-1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=-1), ema=dict(momentum=0.5))
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
 """
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pss_razor.core import ConfigError, Dimension, SearchSpace
+from pss_razor.core import ConfigError, Dimension, MissingPackageError, SearchSpace
 from pss_razor.engine.loops.subnet_predictor import SubnetPredictor
 
 from mmengine.registry import DefaultScope
@@ -72,16 +72,16 @@ def test_encodings(encoding_type, monkeypatch):
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
-        ("GaussProcessHandler", r"needs pydacefit, which is not installed: pip install 'pss_razor\[predictor\]'"),
+        ("GaussProcessHandler", r"needs pydacefit, not installed here: pip install 'pss_razor\[predictor\]'"),
         ("mmrazor.GaussProcessHandler", r"needs pydacefit"),
-        ("RBFHandler", r"needs pySOT, which is not installed: pip install pySOT==0\.2\.3"),
+        ("RBFHandler", r"needs pySOT, not installed here: pip install pySOT==0\.2\.3"),
     ],
 )
 def test_a_missing_package(monkeypatch, handler, message):
     find_spec = importlib.util.find_spec
     missing = ("pydacefit", "pySOT")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find_spec(name))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(MissingPackageError, match=message):
         build(handler_cfg=dict(type=handler))
 
 

@@ -8,7 +8,7 @@ from small_network import SIDE, digits, part, small_supernet, train_loader
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler, TensorDataset
 
 from pss_razor.core import ConfigError, DataError
-from pss_razor.engine.labelled_loader import batch_size_of, check_labelled_loader, check_last_batch
+from pss_razor.plain.labelled_loader import batch_size_of, check_labelled_loader, check_last_batch
 
 
 @pytest.fixture(scope="module")

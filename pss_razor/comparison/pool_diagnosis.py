@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from pss_razor.comparison.seed_statistics import find_dominating
 from pss_razor.core import ConfigError, Criterion, PoolEntry, PrioritizedPool, PrioritizedSubnetSampler, Subnet
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator, list_resources
-from pss_razor.evaluation.seed_statistics import find_dominating
 from pss_razor.visualization import ScatterPanel, draw_diagnosis
 
 LOSS = "loss/cross_entropy"
@@ -41,6 +42,56 @@ _OF_TAUS = {
     "tau_visits_accuracy": "visits, accuracy",
     "tau_last_step_accuracy": "step of the last visit, accuracy",
 }
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A subnet that was drawn for a target, and measured."""
+
+    resource: float
+    accuracy: float
+    cross_entropy: float
+
+
+@dataclass(frozen=True)
+class Member:
+    """A member of a pool that was measured; steps are None in checkpoints of version 0.2."""
+
+    score: float
+    visits: int
+    first_step: int | None
+    last_step: int | None
+    resource: float
+    accuracy: float
+    cross_entropy: float
+
+
+@dataclass(frozen=True)
+class PoolDiagnosis:
+    """What is found of a pool.
+
+    Args:
+        metric: Of the pool.
+        target: Of the pool, in the metric's unit.
+        members: Best score first.
+        fresh: Draws conditional on the target.
+        figures: Name -> figure; None where it cannot be computed.
+        dominated: What :func:`find_dominating` says of the best by score.
+    """
+
+    metric: str
+    target: float
+    members: list[Member]
+    fresh: list[Draw]
+    figures: dict[str, float | None]
+    dominated: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    resources: Mapping[str, float]
+    accuracy: float
+    cross_entropy: float
 
 
 def choose_members(pool: PrioritizedPool, count: int) -> list[PoolEntry]:
@@ -77,10 +128,8 @@ def diagnose_pools(
 
         - ``accuracy`` (name of the metric), ``images``, ``step`` (draws of the training), ``units``; ``largest`` and
           ``smallest`` with ``resources``, ``accuracy`` and ``cross_entropy``.
-        - ``pools``: name -> ``metric``, ``target``, ``members`` (``score``, ``visits``, ``first_step``, ``last_step``,
-          ``resource``, ``accuracy``, ``cross_entropy`` of each, best score first), ``fresh`` (the last three),
-          ``figures``, and ``dominated``, what :func:`find_dominating` says of its best by score, of which cheaper ones
-          are the best by score of lower targets and the smallest.
+        - ``pools``: name -> the fields of a :class:`PoolDiagnosis`. Cheaper ones that may dominate are the best by
+          score of lower targets and the smallest.
         - ``means``: name of a figure -> ``mean`` and ``standard_error`` over the pools that have it, and ``pools``,
           their number.
 
@@ -112,35 +161,29 @@ def diagnose_pools(
     subnets += [subnet for own in drawn.values() for subnet in own]
     subnets = list(dict.fromkeys(subnets))
     found = {
-        subnet: {"resources": resources, "accuracy": metrics[criterion.name], "cross_entropy": metrics[LOSS]}
+        subnet: _Measured(resources, metrics[criterion.name], metrics[LOSS])
         for subnet, resources, metrics in zip(
             subnets, list_resources(evaluator.algorithm, subnets), measure(subnets), strict=True
         )
     }
 
-    def describe(subnet: Subnet, metric: str) -> dict[str, Any]:
+    def in_metric(subnet: Subnet, metric: str) -> dict[str, float]:
         own = found[subnet]
-        return {"resource": own["resources"][metric], **{k: own[k] for k in ("accuracy", "cross_entropy")}}
+        return {"resource": own.resources[metric], "accuracy": own.accuracy, "cross_entropy": own.cross_entropy}
 
-    pools: dict[str, dict[str, Any]] = {}
+    pools = {}
     for (metric, target), entries in chosen.items():
-        records = [
-            {
-                **{key: getattr(entry, key) for key in ("score", "visits", "first_step", "last_step")},
-                **describe(entry.subnet, metric),
-            }
-            for entry in entries
+        measured = [
+            Member(e.score, e.visits, e.first_step, e.last_step, **in_metric(e.subnet, metric)) for e in entries
         ]
-        fresh_records = [describe(subnet, metric) for subnet in drawn[metric, target]]
-        pools[f"{metric}_{target}"] = {
-            "metric": metric,
-            "target": target,
-            "members": records,
-            "fresh": fresh_records,
-            "figures": _figures(sampler.pools[metric, target], records, fresh_records, criterion, sampler.step),
-        }
+        draws = [Draw(**in_metric(subnet, metric)) for subnet in drawn[metric, target]]
+        figures = _figures(sampler.pools[metric, target], measured, draws, criterion, sampler.step)
+        pools[f"{metric}_{target}"] = PoolDiagnosis(metric, target, measured, draws, figures)
     smallest = found[space.smallest]
-    _mark_dominated(pools, smallest["accuracy"], criterion, images)
+    pools = {
+        name: replace(own, dominated=_dominated(own, pools, smallest.accuracy, criterion, images))
+        for name, own in pools.items()
+    }
     return {
         "format": 1,
         "accuracy": criterion.name,
@@ -148,10 +191,10 @@ def diagnose_pools(
         "images": images,
         "step": sampler.step,
         "units": {metric: evaluator.algorithm.estimators[metric].unit for metric in sampler.conditional_samplers},
-        "largest": found[space.largest],
-        "smallest": smallest,
-        "pools": pools,
-        "means": _means([own["figures"] for own in pools.values()]),
+        "largest": asdict(found[space.largest]),
+        "smallest": asdict(smallest),
+        "pools": {name: asdict(own) for name, own in pools.items()},
+        "means": _means([own.figures for own in pools.values()]),
     }
 
 
@@ -205,8 +248,8 @@ def draw_pools(diagnosis: Mapping[str, Any]) -> bytes:
 
 def _figures(
     pool: PrioritizedPool,
-    members: Sequence[Mapping[str, Any]],
-    fresh: Sequence[Mapping[str, Any]],
+    members: Sequence[Member],
+    fresh: Sequence[Draw],
     criterion: Criterion,
     step: int,
 ) -> dict[str, float | None]:
@@ -214,10 +257,11 @@ def _figures(
     sign = 1 if criterion.rule == "greater" else -1
 
     def column(key: str, factor: float = 1) -> list[float | None]:
-        return [None if record[key] is None else factor * record[key] for record in members]
+        values = [getattr(member, key) for member in members]
+        return [None if value is None else factor * value for value in values]
 
-    accuracies = [record["accuracy"] for record in members]
-    fresh_accuracies = [record["accuracy"] for record in fresh]
+    accuracies = [member.accuracy for member in members]
+    fresh_accuracies = [draw.accuracy for draw in fresh]
     pick = accuracies[0] if accuracies else None
     members_mean, fresh_mean = _mean(accuracies), _mean(fresh_accuracies)
     ages = {key: _mean([step - entry for entry in column(key) if entry is not None]) for key in _STEPS}
@@ -225,7 +269,7 @@ def _figures(
     return {
         "entries": len(pool),
         **{key: getattr(pool.turnover, key) if step else None for key in ("visits", "insertions", "drops")},
-        "visits_a_member": _mean([record["visits"] for record in members]),
+        "visits_a_member": _mean([member.visits for member in members]),
         "steps_in_pool": ages["first_step"],
         "steps_since_visit": ages["last_step"],
         "pick": pick,
@@ -245,20 +289,18 @@ def _figures(
 _STEPS = ("first_step", "last_step")
 
 
-def _mark_dominated(pools: Mapping[str, dict[str, Any]], smallest: float, criterion: Criterion, images: int) -> None:
-    """Set ``dominated`` of every pool."""
+def _dominated(
+    own: PoolDiagnosis, pools: Mapping[str, PoolDiagnosis], smallest: float, criterion: Criterion, images: int
+) -> dict[str, Any] | None:
+    """What dominates a pool's best by score: the smallest subnet, or the best by score of a lower target."""
+    if not own.members:
+        return None
+    cheaper = {"smallest": {_SEED: smallest}}
+    for name, other in pools.items():
+        if other.members and other.metric == own.metric and other.target < own.target:
+            cheaper[name] = {_SEED: other.members[0].accuracy}
     in_percent = images if criterion.name.startswith("accuracy/") else None
-    picks = {name: own["figures"]["pick"] for name, own in pools.items() if own["members"]}
-    for name, own in pools.items():
-        own["dominated"] = None
-        if name in picks:
-            lower = [
-                other
-                for other in picks
-                if pools[other]["metric"] == own["metric"] and pools[other]["target"] < own["target"]
-            ]
-            cheaper = {"smallest": {_SEED: smallest}, **{other: {_SEED: picks[other]} for other in lower}}
-            own["dominated"] = find_dominating({_SEED: picks[name]}, cheaper, in_percent, criterion.rule)
+    return find_dominating({_SEED: own.members[0].accuracy}, cheaper, in_percent, criterion.rule)
 
 
 def _means(figures: Sequence[Mapping[str, float | None]]) -> dict[str, dict[str, Any]]:

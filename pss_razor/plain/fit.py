@@ -20,8 +20,8 @@ from pss_razor.config import config_folder
 from pss_razor.conversion import Supernet
 from pss_razor.core import CheckpointError, ConfigError, PrioritizedPools
 from pss_razor.engine.hooks import PrioritizedPoolSamplerHook
-from pss_razor.engine.labelled_loader import batch_size_of, check_labelled_loader, check_last_batch
 from pss_razor.models import PSS, ConvertedImageClassifier, LabelledTensorsDataPreprocessor, SubnetMutator
+from pss_razor.plain.labelled_loader import batch_size_of, check_labelled_loader, check_last_batch
 from pss_razor.static.static_net import IMAGE_CHANNELS
 
 from mmengine.config import Config
@@ -39,7 +39,7 @@ _run_numbers = itertools.count()
 
 @dataclass(frozen=True)
 class FitResult:
-    """A trained supernet; :func:`~pss_razor.engine.evaluate.evaluate` measures the subnets of its pools.
+    """A trained supernet; :func:`~pss_razor.plain.evaluate.evaluate` measures the subnets of its pools.
 
     Args:
         supernet: The supernet that :func:`fit` was given, with trained weights; its largest subnet is active.

@@ -5,15 +5,15 @@ import statistics
 
 import pytest
 
-from pss_razor.core import ConfigError
-from pss_razor.evaluation.evidence import Evidence, Pick, Run
-from pss_razor.evaluation.evidence_report import (
+from pss_razor.comparison.evidence import Evidence, Pick, Run
+from pss_razor.comparison.evidence_report import (
     draw_accuracies,
     draw_member_scores,
     format_evidence,
     methods_with_scores,
     summarise_members,
 )
+from pss_razor.core import ConfigError
 
 
 def make_run(method, seed, scores, shift=0.0):

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from pss_razor.comparison.reproduction import find_nearest, format_reproductions, make_curve
 from pss_razor.core import ConfigError, EvaluatedSubnet, Subnet
-from pss_razor.evaluation.reproduction import find_nearest, format_reproductions, make_curve
 from pss_razor.visualization import Curve
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from pss_razor.core import Criterion, PrioritizedPool, Subnet
-from pss_razor.evaluation.pool_diagnosis import (
+from pss_razor.comparison.pool_diagnosis import (
     choose_members,
     diagnose_pools,
     draw_pools,
     format_diagnosis,
     kendall_tau,
 )
+from pss_razor.core import Criterion, PrioritizedPool, Subnet
 
 IMAGES = 10_000
 CRITERION = Criterion("accuracy/top1")

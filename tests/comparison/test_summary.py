@@ -7,14 +7,14 @@ import math
 
 import pytest
 
-from pss_razor.core import ConfigError
-from pss_razor.evaluation.comparison import (
+from pss_razor.comparison.summary import (
     check_comparable,
     format_comparison,
     name_methods,
     summarise,
     write_comparison,
 )
+from pss_razor.core import ConfigError
 
 from mmengine.config import Config
 
@@ -163,7 +163,7 @@ def test_table(runs):
 def test_files(runs, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "pss_razor.evaluation.comparison.draw_method_comparison", lambda *args: drawn.append(args) or b"\x89PNG"
+        "pss_razor.comparison.summary.draw_method_comparison", lambda *args: drawn.append(args) or b"\x89PNG"
     )
     summary = summarise({name: {0: seeds[0]} for name, seeds in runs.items()})
     written = write_comparison(summary, tmp_path, "a heading")

@@ -6,11 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pss_razor.comparison.evidence import Evidence, Run
+from pss_razor.comparison.pool_diagnosis import kendall_tau
+from pss_razor.comparison.seed_statistics import summarise_seeds
+from pss_razor.comparison.summary import curves_of, format_comparison, summarise_evidence
 from pss_razor.core import ConfigError
-from pss_razor.evaluation.comparison import curves_of, format_comparison, summarise_evidence
-from pss_razor.evaluation.evidence import Evidence, Run
-from pss_razor.evaluation.pool_diagnosis import kendall_tau
-from pss_razor.evaluation.seed_statistics import summarise_seeds
 from pss_razor.visualization import ScatterPanel, draw_method_comparison, draw_scores
 
 _COLUMNS = {

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from pss_razor.comparison.evidence import collect_evidence, read_evidence
+from pss_razor.comparison.summary import summarise, summarise_evidence
 from pss_razor.core import ConfigError
-from pss_razor.evaluation.comparison import summarise, summarise_evidence
-from pss_razor.evaluation.evidence import collect_evidence, read_evidence
 
 
 def write_results(path, accuracies, images=50, metric="accuracy/top1"):

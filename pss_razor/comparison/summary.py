@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, atomic_write
-from pss_razor.evaluation.evidence import Evidence, Pick, collect_evidence
-from pss_razor.evaluation.seed_statistics import (
+from pss_razor.comparison.evidence import Evidence, Pick, collect_evidence
+from pss_razor.comparison.seed_statistics import (
     find_dominating,
     mean_over_log_resource,
     paired_difference,
     summarise_seeds,
 )
+from pss_razor.core import ConfigError, atomic_write
 from pss_razor.visualization import draw_method_comparison
 
 from mmengine.config import Config

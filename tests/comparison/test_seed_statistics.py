@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from pss_razor.evaluation.seed_statistics import (
+from pss_razor.comparison.seed_statistics import (
     binomial_error,
     find_dominating,
     mean_over_log_resource,

@@ -6,10 +6,10 @@ from torch.utils.data import DataLoader
 
 from pss_razor import compat
 from pss_razor.core import ConfigError
-from pss_razor.engine.fit import FitResult, accuracy_config
-from pss_razor.engine.labelled_loader import check_labelled_loader
 from pss_razor.engine.loops import PoolTestLoop
 from pss_razor.evaluation.measured_pools import MeasuredPools
+from pss_razor.plain.fit import FitResult, accuracy_config
+from pss_razor.plain.labelled_loader import check_labelled_loader
 
 from mmengine.dist import get_world_size
 from mmengine.registry import DefaultScope
@@ -21,11 +21,11 @@ def evaluate(
     """Measure each pool's best subnets, the largest and the smallest, as ``pss-test`` does.
 
     BN is calibrated for each on training images; then all run on each batch, so that images are read once. The best
-    of a pool is chosen on the ``val_loader`` of :func:`~pss_razor.engine.fit.fit` where it was given one, else on
+    of a pool is chosen on the ``val_loader`` of :func:`~pss_razor.plain.fit.fit` where it was given one, else on
     ``loader``. ``pool_results.json`` and a picture for each metric are left in the ``work_dir``.
 
     Args:
-        trained: What :func:`~pss_razor.engine.fit.fit` returned; it stays as it is.
+        trained: What :func:`~pss_razor.plain.fit.fit` returned; it stays as it is.
         loader: Images to measure on, with labels.
         top_k: How many subnets of each pool, best scores first.
         calibration_batches: Training batches that BN statistics are averaged over.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pss_razor.comparison.expected_cost import equal_cost_epochs, expected_macs
 from pss_razor.core import ConfigError
-from pss_razor.engine.expected_cost import equal_cost_epochs, expected_macs
 from pss_razor.engine.hooks import TrainingCostHook
 from pss_razor.engine.launch import load_config
 from pss_razor.registry import MODELS
@@ -117,7 +117,7 @@ class TestEqualEpochs:
     @pytest.fixture(autouse=True)
     def _costs(self, monkeypatch):
         """An image costs what the config says."""
-        monkeypatch.setattr("pss_razor.engine.expected_cost.expected_macs", lambda config: config.macs)
+        monkeypatch.setattr("pss_razor.comparison.expected_cost.expected_macs", lambda config: config.macs)
 
     def configs(self, tiny, *costs):
         made = {}
