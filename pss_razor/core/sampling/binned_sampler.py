@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +23,8 @@ _LEAST_ACCEPTED = 1e-3
 # Most draws in a round, and most rounds in a row without an accepted draw.
 _MOST_DRAWS = 2**15
 _MAX_ROUNDS = 50
+# Fewest draws that are made together; so few take about as long as one.
+_FEW_DRAWS = 16
 # Accepted draws that give a lower bound on the number of subnets, where they cannot be listed.
 _TRIALS = 256
 # Columns from which on adding up rows is faster than numpy's running sums, where each sum waits for the one before.
@@ -261,8 +263,8 @@ class BinnedSampler(ConditionalSampler):
                     break
         return np.concatenate(found), np.concatenate(costs)
 
-    def _propose(self, index: int, size: int, at_first: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-        """Draws near a target, ``size`` in all, value indices (N, D): ``at_first`` of them, then as many as so far.
+    def _propose(self, index: int, size: int, wanted: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """Draws near a target, ``size`` in all, value indices (N, D): first about as many as are wanted, then others.
 
         The random numbers of all of them are taken at once: how many are looked at does not matter to later draws.
         """
@@ -275,14 +277,19 @@ class BinnedSampler(ConditionalSampler):
         }
         done = 0
         while done < size:
-            block = outers[done : done + max(done, at_first)]
+            block = outers[done : done + max(done, wanted, _FEW_DRAWS)]
             indices = np.empty((len(block), len(self.space)), dtype=np.int64)
-            for outer in set(block.tolist()):
-                rows = np.flatnonzero(block == outer)
+            rows_of = {outer: np.flatnonzero(block == outer) for outer in dict.fromkeys(block.tolist())}
+            ends = [*(rows[0] for rows in islice(rows_of.values(), 1, None)), len(block)]
+            given = 0
+            for (outer, rows), end in zip(rows_of.items(), ends, strict=True):
                 values = around[outer].draw(windows[outer], numbers[outer][:, : len(rows)])
                 numbers[outer] = numbers[outer][:, len(rows) :]
                 indices[rows] = self._subnets(values, outer)
-            yield indices
+                # All before the first one of another resolution are known: they may do.
+                if end - given >= wanted or end == len(block):
+                    yield indices[given:end]
+                    given = end
             done += len(block)
 
     def _proposal(self, index: int) -> _Proposal:

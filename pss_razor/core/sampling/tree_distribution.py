@@ -11,13 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pss_razor.core.sampling.bag_tree import BagTree
+from pss_razor.core.sampling.bag_tree import BagTree, Derived
 from pss_razor.core.sampling.binned_sampler import BinnedDistribution, cumulate
 
 # Numbers that are worked on together, eight bytes each.
 _CHUNK = 2**20
 # Weights of draws that are made together: they stay in the processor's cache.
-_DRAWN_TOGETHER = 2**16
+_DRAWN_TOGETHER = 2**17
 
 Terms = Sequence[tuple[tuple[int, ...], np.ndarray]]
 
@@ -36,9 +36,9 @@ class _Rows:
 
     def find(self, values: np.ndarray) -> np.ndarray:
         """The rows (N,) of values (variables, N); a variable without a value yet counts as 0."""
-        rows: np.ndarray = np.zeros(values.shape[1], dtype=np.int64)
-        for variable, stride in self.strides:
-            rows += values[variable] * stride
+        rows = sum(
+            (values[variable] * stride for variable, stride in self.strides), np.zeros(values.shape[1], dtype=np.int64)
+        )
         return rows if self.renamed is None else self.renamed[rows]
 
 
@@ -50,12 +50,21 @@ class _Split(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Where a draw looks at a bag: its separator's row, what is below it, and the latter's row of each choice."""
+    """Where a draw looks at a bag.
+
+    Args:
+        given: The row of its separator.
+        below: The row of what its children have together, for the first choice.
+        further: How many rows further that of each choice is (choices, 1).
+        splits: Of all children but the first.
+        derived: How its variable follows from others, None if it does not.
+    """
 
     given: _Rows
     below: _Rows
     further: np.ndarray
     splits: list[_Split]
+    derived: Derived | None
 
 
 class TreeDistribution(BinnedDistribution):
@@ -113,9 +122,9 @@ class TreeDistribution(BinnedDistribution):
         self._bins = max(self.windows(*needed)[0][1] + 1, 0)
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
-            # Of each bag's choices: their values (choices, variables), and weights.
+            # Of each bag's choices: their values (variables, choices), and weights.
             self._values = [
-                np.indices([tree.sizes[variable] for variable in bag.variables]).reshape(len(bag.variables), -1).T
+                np.indices([tree.sizes[variable] for variable in bag.variables]).reshape(len(bag.variables), -1)
                 for bag in tree.bags
             ]
             weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
@@ -223,7 +232,7 @@ class TreeDistribution(BinnedDistribution):
         tree, plans = self.tree, []
         for position, bag in enumerate(tree.bags):
             strides = dict(zip(bag.below, tree.strides(bag.below).tolist(), strict=True))
-            further = self._values[position] @ [strides.get(variable, 0) for variable in bag.variables]
+            further = [strides.get(variable, 0) for variable in bag.variables] @ self._values[position]
             splits = [
                 _Split(
                     self._rows_of(tree.bags[child].separator, self._renamed.get(child)),
@@ -231,7 +240,8 @@ class TreeDistribution(BinnedDistribution):
                 )
                 for place, (child, scope) in enumerate(zip(bag.children[1:], bag.scopes, strict=False))
             ]
-            plans.append(_Plan(self._rows_of(bag.separator), self._rows_of(bag.below), further, splits))
+            given, below = self._rows_of(bag.separator), self._rows_of(bag.below)
+            plans.append(_Plan(given, below, further[:, None], splits, tree.derived_of(bag)))
         return plans
 
     def _rows_of(self, scope: Sequence[int], renamed: np.ndarray | None = None) -> _Rows:
@@ -245,14 +255,15 @@ class TreeDistribution(BinnedDistribution):
         amounts: np.ndarray = np.zeros((len(tree.bags), len(totals)), dtype=np.int64)
         amounts[-1] = totals
         for position in reversed(range(len(tree.bags))):
-            bag, plan = tree.bags[position], self._plans[position]
-            kept, chosen = self._choose(position, values, amounts[position], numbers)
-            values, amounts = values[:, kept], amounts[:, kept]
-            left = amounts[position] - self.steps[position][plan.given.find(values), chosen]
-            derived = tree.derived_of(bag)
+            bag, derived = tree.bags[position], self._plans[position].derived
             if derived is None:
-                values[list(bag.variables)] = self._values[position].T[:, chosen]
+                kept, chosen, left = self._choose(position, values, amounts[position], numbers)
+                values, amounts = values[:, kept], amounts[:, kept]
+                values[list(bag.variables)] = self._values[position].take(chosen, axis=1)
             else:
+                left = amounts[position]
+                if position not in self._renamed:
+                    left = left - self.steps[position][self._plans[position].given.find(values), 0]
                 values[bag.variables[0]] = derived.values[tuple(values[list(derived.inputs)])]
             for place in reversed(range(1, len(bag.children))):
                 kept, part = self._split(position, place, values, left, numbers)
@@ -264,23 +275,28 @@ class TreeDistribution(BinnedDistribution):
 
     def _choose(
         self, position: int, values: np.ndarray, amount: np.ndarray, numbers: Iterator[np.ndarray] | None
-    ) -> tuple[np.ndarray | slice, np.ndarray]:
-        """A bag's choice, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
+    ) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
+        """A bag's choice, given its separator and the bin (N,) of its subtree: as :func:`_select` has it.
+
+        The third is the bin that is left for its children.
+        """
         plan, step, joint = self._plans[position], self.steps[position], self._joint[position]
+        given = plan.given.find(values)
         if step.shape[1] == 1:
-            return slice(None), np.zeros(len(amount), dtype=np.int64)
+            return slice(None), np.zeros(len(amount), dtype=np.int64), amount - step[given, 0]
         below = joint[-1] if joint else np.ones((1, 1))
-        rows, given = plan.below.find(values), plan.given.find(values)
+        rows = plan.below.find(values)
 
         def weigh(chunk: slice) -> np.ndarray:
-            own = self._joint_rows(position, -1, plan.further[:, None] + rows[chunk])
+            own = self._joint_rows(position, -1, plan.further + rows[chunk])
             bins = np.subtract(amount[chunk], step[given[chunk]].T, order="C")
             weights = below.take(own * below.shape[1] + bins, mode="clip")
             # What is negative is a very large number without a sign: outside, too.
             weights[bins.view(np.uint64) >= below.shape[1]] = 0.0
             return np.multiply(weights, self._weights[position][:, None], out=weights)
 
-        return _select(len(amount), step.shape[1], weigh, numbers)
+        kept, chosen = _select(len(amount), step.shape[1], weigh, numbers)
+        return kept, chosen, amount[kept] - step[given[kept], chosen]
 
     def _split(
         self, position: int, place: int, values: np.ndarray, amount: np.ndarray, numbers: Iterator[np.ndarray] | None
@@ -298,11 +314,13 @@ class TreeDistribution(BinnedDistribution):
         least, most = (int(amount.min()), int(amount.max())) if len(amount) else (0, 0)
         first, last = max(least - other.shape[1] + 1, 0), min(one.shape[1] - 1, most)
         # A window of the other holds what is left for it, for all bins of this one: amount - last to amount - first.
-        padded = np.pad(other, [(0, 0), (last, max(most + 1 - other.shape[1], 0))])
+        padded = np.zeros((len(other), last + max(most + 1, other.shape[1])))
+        padded[:, last : last + other.shape[1]] = other
         windows = sliding_window_view(padded, last - first + 1, axis=1)
 
         def weigh(chunk: slice) -> np.ndarray:
-            return (one[of_one[chunk], first : last + 1] * windows[of_other[chunk], amount[chunk]][:, ::-1]).T
+            left = windows[of_other[chunk], amount[chunk]][:, ::-1]
+            return np.multiply(one[of_one[chunk], first : last + 1].T, left.T, order="C")
 
         kept, chosen = _select(len(amount), last - first + 1, weigh, numbers)
         return kept, amount[kept] - first - chosen if swap else first + chosen
