@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +23,12 @@ _LEAST_ACCEPTED = 1e-3
 # Most draws in a round, and most rounds in a row without an accepted draw.
 _MOST_DRAWS = 2**15
 _MAX_ROUNDS = 50
+# Fewest draws that are made together; so few take about as long as one.
+_FEW_DRAWS = 16
 # Accepted draws that give a lower bound on the number of subnets, where they cannot be listed.
 _TRIALS = 256
+# Columns from which on adding up rows is faster than numpy's running sums, where each sum waits for the one before.
+_MANY_COLUMNS = 128
 
 
 class BinnedDistribution:
@@ -82,9 +88,39 @@ class BinnedDistribution:
         """A probability that a window's must be well above for draws from it to be exact."""
         return 0.0
 
+    @property
     @abstractmethod
-    def draw(self, window: tuple[int, int], count: int, generator: np.random.Generator) -> np.ndarray:
-        """``count`` draws of the values (N, n), conditional on a binned cost in the window."""
+    def numbers_a_draw(self) -> int:
+        """Number of random numbers that a draw takes."""
+
+    @abstractmethod
+    def draw(self, window: tuple[int, int], numbers: np.ndarray) -> np.ndarray:
+        """Draws conditional on a binned cost in the window.
+
+        Args:
+            window: The first and the last bin.
+            numbers: Random numbers between 0 and 1, float64 (:attr:`numbers_a_draw`, N). A draw depends on its own
+                column alone.
+
+        Returns:
+            The values, int64 (N, n).
+        """
+
+
+def cumulate(weights: np.ndarray) -> None:
+    """Replace weights (choices, N) by their running sums."""
+    if weights.shape[1] < _MANY_COLUMNS:
+        np.add.accumulate(weights, axis=0, out=weights)
+    else:  # the same sums, many at a time
+        for before, own in pairwise(weights):
+            own += before
+
+
+class _Proposal(NamedTuple):
+    """At each resolution, the window of bins about a target, and which share of the draws are there."""
+
+    windows: list[tuple[int, int]]
+    shares: np.ndarray
 
 
 class BinnedSampler(ConditionalSampler):
@@ -118,6 +154,7 @@ class BinnedSampler(ConditionalSampler):
         bounds = [distribution.bounds for distribution in self._distributions]
         self.resource_range = (min(low for low, _ in bounds), max(high for _, high in bounds))
         self._listed: dict[int, ListSampler] = {}
+        self._proposals: dict[int, _Proposal] = {}
 
     @abstractmethod
     def _distribute(self) -> Sequence[BinnedDistribution]:
@@ -207,27 +244,59 @@ class BinnedSampler(ConditionalSampler):
 
     def _attempt(self, index: int, count: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Up to ``count`` draws; fewer after many rounds of which none hit the target."""
-        around = self._around(index)
-        windows = [distribution.windows(*self._edges(index))[0] for distribution in around]
-        masses = self._outer_probabilities * [
-            distribution.mass(window)[0] for distribution, window in zip(around, windows, strict=True)
-        ]
         found: list[np.ndarray] = [np.zeros((0, len(self.space)), dtype=np.int64)]
         costs: list[np.ndarray] = [np.zeros(0)]
         missing, drawn, failures = count, 0, 0
-        while missing and masses.sum() > 0 and failures < _MAX_ROUNDS:
+        possible = self._proposal(index).shares.any()
+        while missing and possible and failures < _MAX_ROUNDS:
             # As many as are needed at the rate of hits so far; half a hit is assumed where there is none yet.
             accepted = max(count - missing, 0.5) / drawn if drawn else 1.0
             size = int(min(1.25 * missing / accepted + 8, _MOST_DRAWS))
-            outers = generator.choice(len(masses), size=size, p=masses / masses.sum())
-            indices = np.empty((size, len(self.space)), dtype=np.int64)
-            for outer in np.unique(outers).tolist():
-                rows = np.flatnonzero(outers == outer)
-                indices[rows] = self._subnets(around[outer].draw(windows[outer], len(rows), generator), outer)
-            resources = self.cost(indices)
-            hit = np.flatnonzero(self.constraint.nearest_target_index(resources) == index)[:missing]
-            found.append(indices[hit])
-            costs.append(resources[hit])
-            missing, drawn = missing - len(hit), drawn + size
-            failures = 0 if len(hit) else failures + 1
+            drawn, failures = drawn + size, failures + 1
+            for indices in self._propose(index, size, missing, generator):
+                resources = self.cost(indices)
+                hit = np.flatnonzero(self.constraint.nearest_target_index(resources) == index)[:missing]
+                found.append(indices[hit])
+                costs.append(resources[hit])
+                missing, failures = missing - len(hit), 0 if len(hit) else failures
+                if not missing:
+                    break
         return np.concatenate(found), np.concatenate(costs)
+
+    def _propose(self, index: int, size: int, wanted: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+        """Draws near a target, ``size`` in all, value indices (N, D): first about as many as are wanted, then others.
+
+        The random numbers of all of them are taken at once: how many are looked at does not matter to later draws.
+        """
+        around, (windows, shares) = self._around(index), self._proposal(index)
+        outers = generator.choice(len(shares), size=size, p=shares)
+        numbers = {
+            outer: generator.random((around[outer].numbers_a_draw, number))
+            for outer, number in enumerate(np.bincount(outers).tolist())
+            if number
+        }
+        done = 0
+        while done < size:
+            block = outers[done : done + max(done, wanted, _FEW_DRAWS)]
+            indices = np.empty((len(block), len(self.space)), dtype=np.int64)
+            rows_of = {outer: np.flatnonzero(block == outer) for outer in dict.fromkeys(block.tolist())}
+            ends = [*(rows[0] for rows in islice(rows_of.values(), 1, None)), len(block)]
+            given = 0
+            for (outer, rows), end in zip(rows_of.items(), ends, strict=True):
+                values = around[outer].draw(windows[outer], numbers[outer][:, : len(rows)])
+                numbers[outer] = numbers[outer][:, len(rows) :]
+                indices[rows] = self._subnets(values, outer)
+                # All before the first one of another resolution are known: they may do.
+                if end - given >= wanted or end == len(block):
+                    yield indices[given:end]
+                    given = end
+            done += len(block)
+
+    def _proposal(self, index: int) -> _Proposal:
+        """What draws near a target are made of; worked out once."""
+        if index not in self._proposals:
+            around = self._around(index)
+            windows = [distribution.windows(*self._edges(index))[0] for distribution in around]
+            masses = self._outer_probabilities * [d.mass(w)[0] for d, w in zip(around, windows, strict=True)]
+            self._proposals[index] = _Proposal(windows, masses / (masses.sum() or 1.0))
+        return self._proposals[index]

@@ -3,19 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import reduce
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from pss_razor.core.sampling.bag_tree import BagTree
-from pss_razor.core.sampling.binned_sampler import BinnedDistribution
+from pss_razor.core.sampling.bag_tree import BagTree, Derived
+from pss_razor.core.sampling.binned_sampler import BinnedDistribution, cumulate
 
 # Numbers that are worked on together, eight bytes each.
 _CHUNK = 2**20
+# Weights of draws that are made together: they stay in the processor's cache.
+_DRAWN_TOGETHER = 2**17
 
 Terms = Sequence[tuple[tuple[int, ...], np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Which row of an array over a scope each combination of values has.
+
+    Args:
+        strides: How many rows further the next value of each variable is.
+        renamed: If rows are looked up in another array, which row of that one each is.
+    """
+
+    strides: list[tuple[int, int]]
+    renamed: np.ndarray | None = None
+
+    def find(self, values: np.ndarray) -> np.ndarray:
+        """The rows (N,) of values (variables, N); a variable without a value yet counts as 0."""
+        rows = sum(
+            (values[variable] * stride for variable, stride in self.strides), np.zeros(values.shape[1], dtype=np.int64)
+        )
+        return rows if self.renamed is None else self.renamed[rows]
+
+
+class _Split(NamedTuple):
+    """The rows of a child's message, and of what the children before it have together."""
+
+    child: _Rows
+    before: _Rows
+
+
+class _Plan(NamedTuple):
+    """Where a draw looks at a bag.
+
+    Args:
+        given: The row of its separator.
+        below: The row of what its children have together, for the first choice.
+        further: How many rows further that of each choice is (choices, 1).
+        splits: Of all children but the first.
+        derived: How its variable follows from others, None if it does not.
+    """
+
+    given: _Rows
+    below: _Rows
+    further: np.ndarray
+    splits: list[_Split]
+    derived: Derived | None
 
 
 class TreeDistribution(BinnedDistribution):
@@ -73,9 +122,9 @@ class TreeDistribution(BinnedDistribution):
         self._bins = max(self.windows(*needed)[0][1] + 1, 0)
         if self._bins:
             self.steps = [np.minimum(step, self._bins).astype(np.int64) for step in steps]
-            # Of each bag's choices: their values (choices, variables), and weights.
+            # Of each bag's choices: their values (variables, choices), and weights.
             self._values = [
-                np.indices([tree.sizes[variable] for variable in bag.variables]).reshape(len(bag.variables), -1).T
+                np.indices([tree.sizes[variable] for variable in bag.variables]).reshape(len(bag.variables), -1)
                 for bag in tree.bags
             ]
             weights = [*probabilities, *[np.ones(1)] * (len(tree.derived) + 1)]
@@ -119,12 +168,18 @@ class TreeDistribution(BinnedDistribution):
         first, last, _ = self.interval(low, high)
         return math.ceil(first), math.floor(last)
 
-    def draw(self, window: tuple[int, int], count: int, generator: np.random.Generator) -> np.ndarray:
+    @cached_property
+    def numbers_a_draw(self) -> int:
+        """See the base class: one for the whole, and one for each choice and each split."""
+        choices = sum(step.shape[1] > 1 for step in self.steps)
+        return 1 + choices + sum(len(plan.splits) for plan in self._plans)
+
+    def draw(self, window: tuple[int, int], numbers: np.ndarray) -> np.ndarray:
         """See the base class."""
-        first = max(window[0], 0)
+        first, of_each = max(window[0], 0), iter(numbers)
         cumulative = np.cumsum(self.totals[0, first : max(window[1] + 1, 0)])
-        bins = first + np.searchsorted(cumulative[:-1], generator.random(count) * cumulative[-1], side="right")
-        return self._walk(bins, generator)
+        bins = first + np.searchsorted(cumulative[:-1], next(of_each) * cumulative[-1], side="right")
+        return self._walk(bins, of_each)
 
     def list_all(self, window: tuple[int, int]) -> np.ndarray:
         """The values (N, n) of all combinations in a window; :meth:`mass` tells how many they are.
@@ -171,78 +226,104 @@ class TreeDistribution(BinnedDistribution):
         children = self.tree.bags[position].children
         return self._message_rows(children[0], rows) if children and place in (0, -len(children)) else rows
 
-    def _walk(self, totals: np.ndarray, generator: np.random.Generator | None) -> np.ndarray:
-        """From the root down, one combination for each total bin (N,), drawn; all of them without a generator."""
+    @cached_property
+    def _plans(self) -> list[_Plan]:
+        """Of each bag, where a draw looks."""
+        tree, plans = self.tree, []
+        for position, bag in enumerate(tree.bags):
+            strides = dict(zip(bag.below, tree.strides(bag.below).tolist(), strict=True))
+            further = [strides.get(variable, 0) for variable in bag.variables] @ self._values[position]
+            splits = [
+                _Split(
+                    self._rows_of(tree.bags[child].separator, self._renamed.get(child)),
+                    self._rows_of(scope, self._renamed.get(bag.children[0]) if place == 0 else None),
+                )
+                for place, (child, scope) in enumerate(zip(bag.children[1:], bag.scopes, strict=False))
+            ]
+            given, below = self._rows_of(bag.separator), self._rows_of(bag.below)
+            plans.append(_Plan(given, below, further[:, None], splits, tree.derived_of(bag)))
+        return plans
+
+    def _rows_of(self, scope: Sequence[int], renamed: np.ndarray | None = None) -> _Rows:
+        return _Rows(list(zip(scope, self.tree.strides(scope).tolist(), strict=True)), renamed)
+
+    def _walk(self, totals: np.ndarray, numbers: Iterator[np.ndarray] | None) -> np.ndarray:
+        """From the root down, one combination (N, n) for each total bin (N,), drawn; all of them without numbers."""
         tree = self.tree
-        # Derived variables come after the others; the last column is the root's, whose only value is 0.
-        values: np.ndarray = np.zeros((len(totals), len(tree.sizes)), dtype=np.int64)
-        amounts: np.ndarray = np.zeros((len(totals), len(tree.bags)), dtype=np.int64)
-        amounts[:, -1] = totals
+        # Derived variables come after the others; the last row is the root's, whose only value is 0.
+        values: np.ndarray = np.zeros((len(tree.sizes), len(totals)), dtype=np.int64)
+        amounts: np.ndarray = np.zeros((len(tree.bags), len(totals)), dtype=np.int64)
+        amounts[-1] = totals
         for position in reversed(range(len(tree.bags))):
-            bag = tree.bags[position]
-            kept, chosen = self._choose(position, values, amounts[:, position], generator)
-            values, amounts = values[kept], amounts[kept]
-            left = amounts[:, position] - self.steps[position][self._rows(bag.separator, values), chosen]
-            derived = tree.derived_of(bag)
+            bag, derived = tree.bags[position], self._plans[position].derived
             if derived is None:
-                values[:, bag.variables] = self._values[position][chosen]
+                kept, chosen, left = self._choose(position, values, amounts[position], numbers)
+                values, amounts = values[:, kept], amounts[:, kept]
+                values[list(bag.variables)] = self._values[position].take(chosen, axis=1)
             else:
-                values[:, bag.variables[0]] = derived.values[tuple(values[:, derived.inputs].T)]
+                left = amounts[position]
+                if position not in self._renamed:
+                    left = left - self.steps[position][self._plans[position].given.find(values), 0]
+                values[bag.variables[0]] = derived.values[tuple(values[list(derived.inputs)])]
             for place in reversed(range(1, len(bag.children))):
-                kept, part = self._split(position, place, values, left, generator)
-                values, amounts, left = values[kept], amounts[kept], left[kept] - part
-                amounts[:, bag.children[place]] = part
+                kept, part = self._split(position, place, values, left, numbers)
+                values, amounts, left = values[:, kept], amounts[:, kept], left[kept] - part
+                amounts[bag.children[place]] = part
             if bag.children:
-                amounts[:, bag.children[0]] = left
-        return values[:, : len(tree.sizes) - 1 - len(tree.derived)]
+                amounts[bag.children[0]] = left
+        return values[: len(tree.sizes) - 1 - len(tree.derived)].T
 
     def _choose(
-        self, position: int, values: np.ndarray, amount: np.ndarray, generator: np.random.Generator | None
-    ) -> tuple[np.ndarray | slice, np.ndarray]:
-        """A bag's choice, given its separator and the bin (N,) of its subtree: as :func:`_select` has it."""
-        bag, step, joint = self.tree.bags[position], self.steps[position], self._joint[position]
+        self, position: int, values: np.ndarray, amount: np.ndarray, numbers: Iterator[np.ndarray] | None
+    ) -> tuple[np.ndarray | slice, np.ndarray, np.ndarray]:
+        """A bag's choice, given its separator and the bin (N,) of its subtree: as :func:`_select` has it.
+
+        The third is the bin that is left for its children.
+        """
+        plan, step, joint = self._plans[position], self.steps[position], self._joint[position]
+        given = plan.given.find(values)
         if step.shape[1] == 1:
-            return slice(None), np.zeros(len(values), dtype=np.int64)
+            return slice(None), np.zeros(len(amount), dtype=np.int64), amount - step[given, 0]
         below = joint[-1] if joint else np.ones((1, 1))
-        strides = dict(zip(bag.below, self.tree.strides(bag.below).tolist(), strict=True))
-        further = self._values[position] @ [strides.get(variable, 0) for variable in bag.variables]
-        rows, given = self._rows(bag.below, values), self._rows(bag.separator, values)
+        rows = plan.below.find(values)
 
         def weigh(chunk: slice) -> np.ndarray:
-            own = self._joint_rows(position, -1, rows[chunk, None] + further)
-            possible = _look_up(below, own, amount[chunk, None] - step[given[chunk]])
-            return self._weights[position] * possible
+            own = self._joint_rows(position, -1, plan.further + rows[chunk])
+            bins = np.subtract(amount[chunk], step[given[chunk]].T, order="C")
+            weights = below.take(own * below.shape[1] + bins, mode="clip")
+            # What is negative is a very large number without a sign: outside, too.
+            weights[bins.view(np.uint64) >= below.shape[1]] = 0.0
+            return np.multiply(weights, self._weights[position][:, None], out=weights)
 
-        return _select(len(values), step.shape[1], weigh, generator)
+        kept, chosen = _select(len(amount), step.shape[1], weigh, numbers)
+        return kept, chosen, amount[kept] - step[given[kept], chosen]
 
     def _split(
-        self, position: int, place: int, values: np.ndarray, amount: np.ndarray, generator: np.random.Generator | None
+        self, position: int, place: int, values: np.ndarray, amount: np.ndarray, numbers: Iterator[np.ndarray] | None
     ) -> tuple[np.ndarray | slice, np.ndarray]:
         """The bin of one child, given the bin (N,) of it and those before it together: as :func:`_select` has it."""
-        bag = self.tree.bags[position]
-        child = bag.children[place]
+        child, split = self.tree.bags[position].children[place], self._plans[position].splits[place - 1]
         one, other = self._messages[child], self._joint[position][place - 1]
-        of_one = self._message_rows(child, self._rows(self.tree.bags[child].separator, values))
-        of_other = self._joint_rows(position, place - 1, self._rows(bag.scopes[place - 1], values))
+        of_one, of_other = split.child.find(values), split.before.find(values)
         # Go through the bins of the shorter one.
         swap = one.shape[1] > other.shape[1]
         if swap:
             one, of_one, other, of_other = other, of_other, one, of_one
+        if len(amount) < len(other):
+            other, of_other = other[of_other], np.arange(len(amount))
         least, most = (int(amount.min()), int(amount.max())) if len(amount) else (0, 0)
         first, last = max(least - other.shape[1] + 1, 0), min(one.shape[1] - 1, most)
         # A window of the other holds what is left for it, for all bins of this one: amount - last to amount - first.
-        padded = np.pad(other, [(0, 0), (last, max(most + 1 - other.shape[1], 0))])
+        padded = np.zeros((len(other), last + max(most + 1, other.shape[1])))
+        padded[:, last : last + other.shape[1]] = other
         windows = sliding_window_view(padded, last - first + 1, axis=1)
 
         def weigh(chunk: slice) -> np.ndarray:
-            return one[of_one[chunk], first : last + 1] * windows[of_other[chunk], amount[chunk]][:, ::-1]
+            left = windows[of_other[chunk], amount[chunk]][:, ::-1]
+            return np.multiply(one[of_one[chunk], first : last + 1].T, left.T, order="C")
 
-        kept, chosen = _select(len(values), last - first + 1, weigh, generator)
+        kept, chosen = _select(len(amount), last - first + 1, weigh, numbers)
         return kept, amount[kept] - first - chosen if swap else first + chosen
-
-    def _rows(self, scope: Sequence[int], values: np.ndarray) -> np.ndarray:
-        """The row over a scope of each combination (N, n); a variable without a value yet counts as 0."""
-        return values[:, list(scope)] @ self.tree.strides(scope)
 
 
 def _turned(interval: tuple[float, float], from_top: bool) -> tuple[float, float]:
@@ -255,37 +336,31 @@ def _signed(terms: Terms, from_top: bool) -> Terms:
     return [(variables, -table) for variables, table in terms] if from_top else terms
 
 
-def _look_up(array: np.ndarray, rows: np.ndarray, bins: np.ndarray) -> np.ndarray:
-    """Entries of an array (rows, bins); 0 outside of its bins."""
-    inside = (bins >= 0) & (bins < array.shape[1])
-    return np.where(inside, array[rows, np.where(inside, bins, 0)], 0.0)
-
-
 def _select(
-    count: int, length: int, weigh: Callable[[slice], np.ndarray], generator: np.random.Generator | None
+    count: int, length: int, weigh: Callable[[slice], np.ndarray], numbers: Iterator[np.ndarray] | None
 ) -> tuple[np.ndarray | slice, np.ndarray]:
-    """One choice for each of ``count`` rows by the weights (N, length) that ``weigh`` gives, or every possible one.
+    """One choice for each of ``count`` rows by the weights (length, N) that ``weigh`` gives, or every possible one.
 
     Returns:
         The row of each choice, as an index, and the choices.
     """
-    size = _CHUNK // max(length, 1) + 1
-    rows, choices = [], []
+    size = max(_DRAWN_TOGETHER // max(length, 1), 1)
+    own = None if numbers is None else next(numbers)
+    rows: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
+    choices: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
     for start in range(0, count, size):
-        weights = weigh(slice(start, start + size))
-        if generator is None:
-            row, choice = np.nonzero(weights)
+        chunk = slice(start, start + size)
+        weights = weigh(chunk)
+        if own is None:
+            row, choice = np.nonzero(weights.T)
             rows.append(start + row)
         else:
-            cumulative = np.cumsum(weights, axis=1)
+            cumulate(weights)
             # Below the sum even where rounding would make it the sum: the choice has a weight in any case.
-            thresholds = np.minimum(
-                generator.random(len(weights)) * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0.0)
-            )
-            choice = (cumulative <= thresholds[:, None]).sum(axis=1)
+            thresholds = np.minimum(own[chunk] * weights[-1], np.nextafter(weights[-1], 0.0))
+            choice = (weights <= thresholds).sum(axis=0)
         choices.append(choice)
-    empty = [np.zeros(0, dtype=np.int64)]
-    return slice(None) if generator is not None else np.concatenate(rows or empty), np.concatenate(choices or empty)
+    return slice(None) if own is not None else np.concatenate(rows), np.concatenate(choices)
 
 
 def _convolve(

@@ -6,6 +6,7 @@ import difflib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class Constraint:
         first = round(low, decimals)
         return cls(metric, first, round(first + (num_targets - 1) * step, decimals), step)
 
-    @property
+    @cached_property
     def targets(self) -> tuple[float, ...]:
         """All targets, increasing; whole numbers as int."""
         count = round((self.last - self.first) / self.step) + 1
