@@ -24,13 +24,13 @@ train_pipeline = [
         fill_color=[103.53, 116.28, 123.675],
         fill_std=[57.375, 57.12, 58.395],
     ),
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.ResizeEdge", scale=256, edge="short", backend="pillow", interpolation="bicubic"),
     dict(type="mmcls.CenterCrop", crop_size=224),
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -5,7 +5,7 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.RandomResizedCrop", scale=224, backend="pillow", interpolation="bicubic"),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="mmcls.ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
+    dict(type="LookupColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
     dict(
         type="mmcls.RandomErasing",
         erase_prob=0.2,
@@ -16,6 +16,6 @@ train_pipeline = [
         fill_color=[103.53, 116.28, 123.675],
         fill_std=[57.375, 57.12, 58.395],
     ),
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
