@@ -29,7 +29,7 @@ def apply() -> None:
     """Make the stack work. Idempotent; call it before the first import of mmrazor."""
     _stand_in_for_quantization()
     _allow_mmengine_checkpoints()
-    _make_local_writes_atomic()
+    _mend_local_files()
     _skip_first_steps_of_fused_sgd()
     _find_own_configs_by_name()
 
@@ -102,14 +102,15 @@ def _checkpoint_stand_ins() -> dict[str, Any]:
     }
 
 
-def _make_local_writes_atomic() -> None:
-    """Replace mmengine's local file backend by one that writes to a temporary name and renames.
+def _mend_local_files() -> None:
+    """Replace mmengine's local file backend by one that writes to a temporary name and renames, and lists fast.
 
-    The original opens the final name for writing, so a process killed while it saves leaves half a checkpoint.
+    The original opens the final name for writing, so a process killed while it saves leaves half a checkpoint. Of each
+    file that it lists it works out by ``relpath`` what it has just joined, which takes most of the time.
     """
     from mmengine.fileio import LocalBackend, register_backend
 
-    class AtomicLocalBackend(LocalBackend):
+    class MendedLocalBackend(LocalBackend):
         """``LocalBackend`` whose files are either the old or the complete new ones."""
 
         def put(self, obj: Any, filepath: str | os.PathLike[str]) -> None:
@@ -120,7 +121,34 @@ def _make_local_writes_atomic() -> None:
         def put_text(self, obj: str, filepath: str | os.PathLike[str], encoding: str = "utf-8") -> None:
             self.put(obj.encode(encoding), filepath)
 
-    register_backend("local", AtomicLocalBackend, force=True, prefixes="")
+        def list_dir_or_file(
+            self,
+            dir_path: str | os.PathLike[str],
+            list_dir: bool = True,
+            list_file: bool = True,
+            suffix: str | tuple[str, ...] | None = None,
+            recursive: bool = False,
+        ) -> Iterator[str]:
+            if suffix is not None:
+                return super().list_dir_or_file(dir_path, list_dir, list_file, suffix, recursive)
+            return _list_folder(dir_path, "", list_dir, list_file, recursive)
+
+    register_backend("local", MendedLocalBackend, force=True, prefixes="")
+
+
+def _list_folder(
+    folder: str | os.PathLike[str], prefix: str, list_dir: bool, list_file: bool, recursive: bool
+) -> Iterator[str]:
+    """Names below a folder, as mmengine lists them: of files those that are not hidden, of folders all."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                if list_dir:
+                    yield prefix + entry.name
+                if recursive:
+                    yield from _list_folder(entry.path, f"{prefix}{entry.name}/", list_dir, list_file, recursive)
+            elif list_file and not entry.name.startswith(".") and entry.is_file():
+                yield prefix + entry.name
 
 
 def _skip_first_steps_of_fused_sgd() -> None:
@@ -293,6 +321,11 @@ def download(dataset: Any) -> None:
 def head_losses(head: Any, logits: Any, data_samples: list) -> dict[str, Any]:
     """Losses of an mmcls head for given logits, and accuracies if its config asks for them."""
     return head._get_loss(logits, data_samples)
+
+
+def draw_color_jitter(transform: Any) -> tuple[Any, float | None, float | None, float | None, float | None]:
+    """What a ``ColorJitter`` draws for an image: the order of its four steps; brightness, contrast, saturation, hue."""
+    return transform._rand_params()
 
 
 def set_epoch(loop: Any, epoch: int) -> None:

@@ -138,6 +138,11 @@ class TestStillNeeded:
             LocalBackend().put("not bytes", path)
         assert path.read_bytes() == b""
 
+    def test_mmengines_local_backend_lists_by_relpath(self, tmp_path):
+        (tmp_path / "a.png").touch()
+        with mock.patch("os.path.relpath", side_effect=OSError("slow")), pytest.raises(OSError, match="slow"):
+            list(LocalBackend().list_dir_or_file(tmp_path))
+
     def test_init_dist_sets_a_cuda_device_whatever_the_backend(self, monkeypatch):
         class SetDevice(Exception):  # noqa: N818
             pass
@@ -180,7 +185,7 @@ class TestQuantization:
         backend = get_file_backend("x")
         compat.apply()
         assert sys.modules["mmrazor.structures.quantization"] is before
-        assert type(get_file_backend("x")).__name__ == type(backend).__name__ == "AtomicLocalBackend"
+        assert type(get_file_backend("x")).__name__ == type(backend).__name__ == "MendedLocalBackend"
 
 
 class Ask:
@@ -395,6 +400,39 @@ class TestCheckpoints:
         assert getattr(np, "float" + "64") is np.float64
         names = [entry[1] if isinstance(entry, tuple) else entry for entry in torch.serialization.get_safe_globals()]
         assert getattr not in names and "builtins.getattr" in names
+
+
+class TestListing:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        """Hidden and other files, three levels of folders, and links, one of which leads nowhere."""
+        for name in ("b/2.png", "b/1.png", "b/.hidden", "a/deep/deeper/3.png", ".git/4.png", "top.png"):
+            path = tmp_path / "data" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (tmp_path / "data" / "empty").mkdir()
+        (tmp_path / "data" / "b" / "link.png").symlink_to("1.png")
+        (tmp_path / "data" / "link").symlink_to("b")
+        (tmp_path / "data" / "nowhere.png").symlink_to("none.png")
+        return tmp_path / "data"
+
+    @pytest.mark.parametrize("recursive", [False, True])
+    @pytest.mark.parametrize(("folders", "files"), [(True, True), (True, False), (False, True)])
+    @pytest.mark.parametrize("kind", [str, Path, "{}/".format])
+    def test_the_names_of_mmengine(self, folder, kind, folders, files, recursive):
+        own, theirs = (
+            list(backend.list_dir_or_file(kind(folder), folders, files, recursive=recursive))
+            for backend in (get_file_backend("x"), LocalBackend())
+        )
+        assert own == theirs and len(own) >= (1 if not folders and not recursive else 3)
+
+    def test_suffix(self, folder):
+        backend = get_file_backend("x")
+        assert sorted(backend.list_dir_or_file(folder / "b", list_dir=False, suffix="1.png")) == ["1.png"]
+
+    def test_a_folder_that_is_missing(self, tmp_path):
+        with pytest.raises(FileNotFoundError):
+            list(get_file_backend("x").list_dir_or_file(tmp_path / "none"))
 
 
 class TestAtomicWrites:

@@ -178,9 +178,10 @@ class TestImageNet:
     def test_augmentation(self, config):
         train = {t.type.removeprefix("mmcls."): t for t in config.train_dataloader.dataset.pipeline}
         assert list(train) == [
-            "LoadImageFromFile", "RandomResizedCrop", "ColorJitter", "ClippedLighting", "RandomFlip", "PackClsInputs",
+            "LoadImageFromFile", "RandomResizedCrop",
+            "LookupColorJitter", "ClippedLighting", "RandomFlip", "PackPlanes",
         ]  # fmt: skip
-        crop, jitter = train["RandomResizedCrop"], train["ColorJitter"]
+        crop, jitter = train["RandomResizedCrop"], train["LookupColorJitter"]
         assert crop.scale == 224 and crop.crop_ratio_range == (0.25, 1.0)
         assert (jitter.brightness, jitter.contrast, jitter.saturation, jitter.get("hue", 0)) == (0.4, 0.4, 0.4, 0)
         assert train["ClippedLighting"].alphastd == 0.1 and train["RandomFlip"].prob == 0.5

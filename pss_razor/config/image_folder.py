@@ -21,6 +21,7 @@ _LOADERS = {
 }
 _SCORING = "scoring_dataloader"
 _SIZES = ("scale", "crop_size")
+_LOADING = ("LoadImageFromFile", "LoadRandomResizedCrop")
 
 
 def use_image_folder(
@@ -79,7 +80,7 @@ def use_image_folder(
         raise ConfigError("use_image_folder: give it a recipe, in a config file _base_ after it has been set")
 
     old_size = _image_size(config)
-    if _dataset(config["train_dataloader"])["pipeline"][0]["type"] != "LoadImageFromFile":
+    if _dataset(config["train_dataloader"])["pipeline"][0]["type"] not in _LOADING:
         _take_images_of_imagenet(config)
     datasets = _datasets(data_root, train, val, test, any(split == "scoring" for split, _ in _loaders(config)))
     for split, loader in _loaders(config):

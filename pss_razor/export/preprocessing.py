@@ -11,7 +11,7 @@ from pss_razor.models import PSS
 
 # Transforms that neither change colours nor sizes; mmcv's loading gives B, G, R.
 _LOADING = "LoadImageFromFile"
-_SILENT = (_LOADING, "PackClsInputs")
+_SILENT = (_LOADING, "PackClsInputs", "PackPlanes")
 _RESIZING = ("ResizeEdge", "Resize", "CenterCrop")
 
 

@@ -30,6 +30,7 @@ import converted_step  # noqa: E402
 import fashion_variants  # noqa: E402
 import gpu  # noqa: E402
 import host_settings  # noqa: E402
+import image_loading  # noqa: E402
 import pool_causes  # noqa: E402
 import pool_evaluation  # noqa: E402
 import pool_gains  # noqa: E402
@@ -110,10 +111,10 @@ def test_host_settings():
 
 
 def test_every_script_is_run_by_run_all():
-    # Some need files, a GPU, or half an hour.
+    # Some need files, other packages, a GPU, or half an hour.
     alone = {"common", "contenders", "autoslim", "run_all", "gpu", "reference_figures", "conversion",
-             "conversion_modelopt", "fashion_variants", "pool_causes", "pool_gains", "pretrained_start",
-             "repeated_lines"}  # fmt: skip
+             "conversion_modelopt", "fashion_variants", "image_loading", "pool_causes", "pool_gains",
+             "pretrained_start", "repeated_lines"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
 
@@ -337,6 +338,39 @@ def test_activation_latency_compares_the_activations_alone():
     expected = torch.relu(block[0](images))
     assert expected.max() > 6
     torch.testing.assert_close(other(images), expected)
+
+
+class TestImageLoading:
+    SIZE = dict(height=75, width=100, side=32)
+
+    def test_contenders_load_alike(self, tmp_path):
+        """Before and shipped the same; other decoders the same but for the order of channels, which none may swap."""
+        (path,) = image_loading.write_files(tmp_path, 1, 75, 100)
+        common.init_default_scope("mmrazor")
+        loaded = {}
+        for name, transforms in image_loading.build_contenders(32).items():
+            np.random.seed(0)
+            torch.manual_seed(0)
+            loaded[name] = image_loading.Files([path], 2, transforms)[1]["inputs"]
+            assert loaded[name].shape == (3, 32, 32) and loaded[name].dtype == torch.uint8
+        assert torch.equal(loaded["before"], loaded["shipped"])
+        assert torch.equal(loaded["torchvision_decoder"], loaded["shipped"])
+        assert not torch.equal(loaded["torchvision_decoder"].flip(0), loaded["shipped"])
+        for name in loaded:
+            if name.endswith("_decoder"):
+                assert (loaded[name].float() - loaded["shipped"].float()).abs().mean() < 2, name
+
+    def test_a_photograph_has_the_bytes_of_one(self, tmp_path):
+        (path,) = image_loading.write_files(tmp_path, 1, 375, 500)
+        assert 60_000 < Path(path).stat().st_size < 140_000
+
+    @pytest.mark.slow
+    def test_figures(self):
+        found = figures(image_loading.measure, images=2, times=2, batch=2, rounds=2, **self.SIZE)
+        assert "before_ColorJitter" in found and "shipped_PackPlanes" in found
+        rates = {name for name in found if name.endswith("_images_a_second_and_core")}
+        assert len(rates) >= 6 and all(figure.value > 0 for figure in found.values())
+        assert found["shipped_over_before"].met is not None
 
 
 @pytest.mark.slow

@@ -190,6 +190,13 @@ class TestSettings:
         assert config.train_pipeline == pipeline_of(config.train_dataloader)
         assert config.test_pipeline == pipeline_of(config.test_dataloader)
 
+    def test_a_recipe_that_decodes_small_keeps_that(self, tmp_path):
+        crop = dict(type="LoadRandomResizedCrop", scale=224, crop_ratio_range=(0.5, 1.0))
+        config = Config.fromfile(list_configs()["pss/pss_mbv2_flops"])
+        config.train_dataloader.dataset.pipeline = [crop, *config.train_dataloader.dataset.pipeline[2:]]
+        use_image_folder(config, "data/flowers", num_classes=3, image_size=96)
+        assert pipeline_of(config.train_dataloader)[0] == {**crop, "scale": 96}
+
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [

@@ -17,7 +17,7 @@ from pss_razor.registry import DATASETS
 BLOCKS = re.findall(
     r"```python\n(.*?)```", (Path(__file__).parents[2] / "docs" / "your_data.md").read_text(), re.DOTALL
 )
-FOLDER, OWN_SETTINGS, FROM_CSV, FROM_COCO, LISTED, OWN_DATASET = BLOCKS
+FOLDER, OWN_SETTINGS, LARGE, FROM_CSV, FROM_COCO, LISTED, OWN_DATASET = BLOCKS
 CLASSES = ("daisy", "rose", "tulip")
 
 
@@ -63,6 +63,19 @@ def test_folder(flowers):
     config = read(flowers, FOLDER, OWN_SETTINGS)
     assert config.default_hooks.subnet_sampler.pool_size == 20 and config.train_dataloader.batch_size == 32
     assert DATASETS.build(config.train_dataloader.dataset).metainfo["classes"] == CLASSES
+
+
+def test_large_photographs(flowers):
+    """The same crops, of the same random numbers; these files are not large."""
+    loaded = []
+    for blocks in ([FOLDER], [FOLDER, LARGE]):
+        config = read(flowers, *blocks)
+        dataset = DATASETS.build(config.train_dataloader.dataset)
+        np.random.seed(0)
+        loaded.append([dataset[number]["inputs"] for number in range(9)])
+    assert config.train_dataloader.dataset.pipeline[0].type == "LoadRandomResizedCrop"
+    assert len(config.train_dataloader.dataset.pipeline) == 5
+    assert all(one.equal(other) and one.shape == (3, 96, 96) for one, other in zip(*loaded, strict=True))
 
 
 @pytest.mark.parametrize("program", [FROM_CSV, FROM_COCO], ids=["csv", "coco"])

@@ -6,16 +6,16 @@ eigenvectors = [[-0.5836, -0.6948, 0.4203], [-0.5808, -0.0045, -0.8140], [-0.567
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.RandomResizedCrop", scale=224, crop_ratio_range=(0.25, 1.0)),
-    dict(type="mmcls.ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
+    dict(type="LookupColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
     dict(type="ClippedLighting", eigval=[55.4625, 4.7940, 1.1475], eigvec=eigenvectors, alphastd=0.1),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.ResizeEdge", scale=256, edge="short"),
     dict(type="mmcls.CenterCrop", crop_size=224),
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 train_dataloader = dict(
     batch_size=128,

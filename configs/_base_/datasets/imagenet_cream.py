@@ -15,13 +15,13 @@ train_pipeline = [
         hparams=dict(pad_val=[104, 116, 124], interpolation="bicubic"),
     ),
     _base_.random_erasing,
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.ResizeEdge", scale=256, edge="short", backend="pillow", interpolation="bicubic"),
     dict(type="mmcls.CenterCrop", crop_size=224),
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

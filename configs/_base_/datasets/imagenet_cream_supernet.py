@@ -15,8 +15,8 @@ train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="mmcls.RandomResizedCrop", scale=224, backend="pillow", interpolation="bicubic"),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
-    dict(type="mmcls.ColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
+    dict(type="LookupColorJitter", brightness=0.4, contrast=0.4, saturation=0.4),
     random_erasing,
-    dict(type="mmcls.PackClsInputs"),
+    dict(type="PackPlanes"),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
