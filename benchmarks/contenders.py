@@ -67,6 +67,8 @@ def time_contenders(
 
     A process has no other contender's memory, caches and threads. All are bound to the same cores, and run one after
     the other in each round, in the opposite order in every second one, so that a slow moment of the machine meets all.
+    Others have used the processor's caches meanwhile: what is timed comes right after the call of the round before,
+    which is made again.
 
     Args:
         contenders: By name.
@@ -129,6 +131,10 @@ def _contend(connection: Connection, build: Callable[[], Prepare], cores: Sequen
     torch.set_num_threads(len(cores))
     prepare = build()
     connection.send("built")
+    before = None
     while (number := connection.recv()) is not None:
         call = prepare(number)
+        if before is not None:
+            before()
         connection.send(time_call_us(call, device) * 1e-6)
+        before = call

@@ -35,12 +35,16 @@ def gradients_in_place(enabled: bool = True) -> Iterator[None]:
 
 def part_of(tensor: Tensor, view: Callable[[Tensor], Tensor]) -> Tensor:
     """``view(tensor)``, a view, for training; see :func:`gradients_in_place`."""
-    gradient = tensor.grad if _in_place and tensor.is_leaf and torch.is_grad_enabled() else None
-    if gradient is None or tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
+    if not _in_place or tensor.grad is None or not _adds_in_place(tensor):
         return view(tensor)
     part = view(tensor.detach()).requires_grad_()
-    part.grad = view(gradient)
+    part.grad = view(tensor.grad)
     return part
+
+
+def _adds_in_place(tensor: Tensor) -> bool:
+    hooked = tensor._backward_hooks or tensor._post_accumulate_grad_hooks
+    return not hooked and tensor.is_leaf and torch.is_grad_enabled()
 
 
 def prefix_view(tensor: Tensor, *sizes: int) -> Tensor:
@@ -50,7 +54,18 @@ def prefix_view(tensor: Tensor, *sizes: int) -> Tensor:
     one node, whose gradient has the strides of ``tensor`` (``channels_last`` weights keep theirs), or none if all sizes
     are full, or where gradients are added in place.
     """
-    shape = (*sizes, *tensor.shape[len(sizes) :])
-    if shape == tensor.shape:
+    full = tensor.shape
+    if sizes == full[: len(sizes)]:
         return tensor
+    shape = (*sizes, *full[len(sizes) :])
     return part_of(tensor, lambda whole: whole.as_strided(shape, whole.stride()))
+
+
+def dense(part: Tensor) -> Tensor:
+    """A conv's weight (out, in, …) without gaps in memory, in the memory format that it has.
+
+    A conv copies a weight that has gaps, once in its forward pass and twice in its backward pass; this copies it once.
+    """
+    if part.dim() == 4 and part.stride(1) == 1:
+        return part.contiguous(memory_format=torch.channels_last)
+    return part.contiguous()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pss_razor.conversion.groups import Axis, ChannelGroup
-from pss_razor.slices import part_of, prefix_view
+from pss_razor.slices import dense, part_of, prefix_view
 
 Widths = Mapping[ChannelGroup, int]
 Range = tuple[int, int]
@@ -199,8 +199,8 @@ class PartialConv2d(PartialLayer, nn.Conv2d):
         weight, bias, groups = self._parts()
         if self.padding_mode != "zeros":
             input = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode)
-            return F.conv2d(input, weight, bias, self.stride, 0, self.dilation, groups)
-        return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, groups)
+            return F.conv2d(input, dense(weight), bias, self.stride, 0, self.dilation, groups)
+        return F.conv2d(input, dense(weight), bias, self.stride, self.padding, self.dilation, groups)
 
     def axes(self) -> list[tuple[Tensor, int, Axis]]:
         """See :meth:`PartialLayer.axes`."""

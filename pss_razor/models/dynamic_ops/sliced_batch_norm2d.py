@@ -21,6 +21,8 @@ class SlicedBatchNorm2d(DynamicBatchNorm2d):
         """Views of running mean, running variance, weight and bias for the active channels."""
         width = active_width(self, "num_features", self.num_features)
         tensors = (self.running_mean, self.running_var, self.weight, self.bias)
+        if width == self.num_features:
+            return tensors
         return tuple(None if tensor is None else prefix_view(tensor, width) for tensor in tensors)  # type: ignore[return-value]
 
     def forward(self, input: Tensor) -> Tensor:

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pss_razor.models.dynamic_ops.active_width import active_width
 from pss_razor.registry import MODELS
-from pss_razor.slices import prefix_view
+from pss_razor.slices import dense, prefix_view
 
 from mmrazor.models.architectures.dynamic_ops import DynamicConv2d
 
@@ -35,16 +36,25 @@ class SlicedConv2d(DynamicConv2d):
         """Views of weight and bias for the active channels, and the padding."""
         out_channels = active_width(self, "out_channels", self.out_channels)
         in_channels = 1 if self.is_depthwise else active_width(self, "in_channels", self.in_channels)
-        weight = prefix_view(self.weight, out_channels, in_channels)
-        return weight, None if self.bias is None else prefix_view(self.bias, out_channels), self.padding
+        bias = self.bias
+        return (
+            prefix_view(self.weight, out_channels, in_channels),
+            None if bias is None else prefix_view(bias, out_channels),
+            self.padding,
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve (N, C, H, W), C the active channels."""
-        if self.is_depthwise and x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") and self.is_depthwise and x.device.type == "cpu":
             # torch 2.11's bfloat16 gradient of a depthwise weight differs from run to run on a CPU, up to NaN.
             with torch.autocast("cpu", enabled=False):
-                return super().forward(x.float())
-        return super().forward(x)
+                return self._convolve(x.float())
+        return self._convolve(x)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        weight, bias, padding = self.get_dynamic_params()
+        groups = x.size(1) if self.is_depthwise else 1
+        return F.conv2d(x, dense(weight), bias, self.stride, padding, self.dilation, groups)
 
     def to_static_op(self) -> nn.Conv2d:
         """An ``nn.Conv2d`` of the active channels with weights of its own."""

@@ -14,7 +14,6 @@ class PrefixChannelContainer(MutableChannelContainer):
     @property
     def activated_channels(self) -> int:
         """Number of active channels, without building a mask."""
-        if not self.mutable_channels:
-            return self.num_channels
-        (mutable,) = self.mutable_channels.values()
-        return mutable.current_choice
+        for mutable in self.mutable_channels.values():
+            return mutable.current_choice
+        return self.num_channels
