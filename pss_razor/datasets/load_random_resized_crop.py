@@ -35,8 +35,8 @@ class LoadRandomResizedCrop(RandomResizedCrop):
 
     The crop is that of the two, of the same random numbers. Where it has at least twice, four or eight times the pixels
     of the result in each direction, the file is decoded at a half, a quarter or an eighth of its size, which takes less
-    time and memory. The result is then smoother than theirs, which leaves pixels out, and may be shifted by less than
-    half of its pixels. All else is as with the two: smaller crops, and files of other kinds.
+    time and memory. The result is then smoother than theirs, which leaves pixels out, and may be shifted by half a
+    pixel. All else is as with the two: smaller crops, and files of other kinds.
 
     Args:
         scale: Size of the result, in pixels; and what else ``RandomResizedCrop`` takes.

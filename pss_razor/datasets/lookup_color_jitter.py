@@ -46,6 +46,6 @@ class LookupColorJitter(ColorJitter):
 
 
 def _blend_values(constant: int, factor: float) -> np.ndarray:
-    """What each value becomes in ``factor * value + (1 - factor) * constant``, cut off below as mmcv does."""
+    """``factor * value + (1 - factor) * constant`` of each value; fractions are cut off, as mmcv does."""
     blended = cv2.addWeighted(_VALUES, factor, np.full_like(_VALUES, constant), 1 - factor, 0)
     return np.clip(blended, 0, 255).astype(np.uint8)
