@@ -139,7 +139,7 @@ def measure_cost(prefix: str, metric: str, cost: AdditiveCost, draws: int, round
     )
 
 
-def time_targets(sampler: ConditionalSampler, draws: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+def time_targets(sampler: ConditionalSampler, draws: int, rounds: int) -> tuple[list[float], list[float]]:
     """CPU seconds of each reachable target, medians of rounds: of so many draws at once, and of a draw of one."""
     generator = np.random.default_rng(0)
 
@@ -150,7 +150,7 @@ def time_targets(sampler: ConditionalSampler, draws: int, rounds: int) -> tuple[
         [(time_draws(target, draws, 1), time_draws(target, 1, SINGLE_DRAWS)) for target in sampler.reachable_targets]
         for _ in range(rounds)
     ]
-    many, one = np.median(seconds, axis=0).T
+    many, one = np.median(seconds, axis=0).T.tolist()
     return many, one
 
 

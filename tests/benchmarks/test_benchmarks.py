@@ -281,6 +281,7 @@ def test_draws_of_converted_networks(name, runs):
     reached = [figure for figure in found.values() if figure.name.endswith("targets_reached")]
     assert len(reached) == runs and all(figure.met for figure in reached)
     assert all(figure.value > 0 for figure in found.values())
+    assert json.dumps([figure.met for figure in found.values()])
 
 
 @pytest.mark.slow
