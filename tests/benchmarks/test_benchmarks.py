@@ -377,10 +377,20 @@ class TestImageLoading:
 @pytest.mark.parametrize("name, runs", [("densenet121", 3), ("vit_b_16", 2)])
 def test_draws_of_converted_networks(name, runs):
     found = figures(sampling.measure_converted, name=name, draws=20, rounds=1)
-    assert len(found) == 3 * runs
+    assert len(found) == 4 * runs
     reached = [figure for figure in found.values() if figure.name.endswith("targets_reached")]
     assert len(reached) == runs and all(figure.met for figure in reached)
     assert all(figure.value > 0 for figure in found.values())
+    assert json.dumps([figure.met for figure in found.values()])
+
+
+@pytest.mark.slow
+def test_draws_of_three_metrics_together():
+    found = figures(sampling.measure_together, rounds=1)
+    assert list(found) == [f"mbv1_multi_{what}" for what in ("samplers_setup", "draw_of_one", "samplers_memory")]
+    assert "87 pools of 3 metrics" in found["mbv1_multi_samplers_setup"].baseline
+    # The tables of weights alone take so much.
+    assert 20 < found["mbv1_multi_samplers_memory"].value < 100
 
 
 class TestConversion:

@@ -14,10 +14,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from pss_razor.core.sampling.bag_tree import BagTree, Derived
 from pss_razor.core.sampling.binned_sampler import BinnedDistribution, cumulate
 
-# Numbers that are worked on together, eight bytes each.
-_CHUNK = 2**20
-# Weights of draws that are made together: they stay in the processor's cache.
-_DRAWN_TOGETHER = 2**17
+# Numbers that are worked on together, eight bytes each: they stay in the processor's cache.
+_CHUNK = 2**17
 
 Terms = Sequence[tuple[tuple[int, ...], np.ndarray]]
 
@@ -344,7 +342,7 @@ def _select(
     Returns:
         The row of each choice, as an index, and the choices.
     """
-    size = max(_DRAWN_TOGETHER // max(length, 1), 1)
+    size = max(_CHUNK // max(length, 1), 1)
     own = None if numbers is None else next(numbers)
     rows: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
     choices: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
