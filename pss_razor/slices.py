@@ -66,6 +66,5 @@ def dense(part: Tensor) -> Tensor:
 
     A conv copies a weight that has gaps, once in its forward pass and twice in its backward pass; this copies it once.
     """
-    if part.dim() == 4 and part.stride(1) == 1:
-        return part.contiguous(memory_format=torch.channels_last)
-    return part.contiguous()
+    is_channels_last = part.dim() == 4 and part.stride(3) > 1
+    return part.contiguous(memory_format=torch.channels_last if is_channels_last else torch.contiguous_format)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from pss_razor.slices import gradients_in_place, part_of, prefix_view
+from pss_razor.slices import dense, gradients_in_place, part_of, prefix_view
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
@@ -89,3 +89,18 @@ def test_without_gradients_wanted_it_is_a_view():
             assert prefix_view(weight, 2)._is_view() and prefix_view(weight, 2).grad is None
         assert prefix_view(buffer, 2).data_ptr() == buffer.data_ptr()
     assert prefix_view(weight, 2).grad_fn is not None  # outside of the context
+
+
+@pytest.mark.parametrize("kernel, groups_of", [(1, 6), (3, 6), (3, 1)])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_dense_weight_has_the_memory_format_of_the_whole(kernel, groups_of, memory_format):
+    weight = torch.randn(8, groups_of, kernel, kernel).to(memory_format=memory_format)
+    part = dense(prefix_view(weight, 5, min(4, groups_of)))
+    assert torch.equal(part, weight[:5, :4])
+    whole = torch.empty(part.shape).to(memory_format=memory_format)
+    assert part.stride() == whole.stride() or groups_of == 1  # a view of whole filters is dense as it is
+    assert dense(weight) is weight
+
+
+def test_a_dense_weight_of_other_dimensions():
+    assert dense(prefix_view(torch.randn(8, 6, 3), 5, 4)).is_contiguous()

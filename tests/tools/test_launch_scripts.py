@@ -64,6 +64,7 @@ def test_slurm_train(spawn, environment, srun, root):
         *("--cpus-per-task=5", "--kill-on-bad-exit=1"),
     ]
     assert args[python + 1 :] == [
+        *("-m", "pss_razor.host_settings", environment["PYTHON"]),
         *("-u", f"{root}/tools/train.py", "c.py", "--work-dir", "w d", "--amp", "--cfg-options", "a=b c"),
         *("--launcher", "slurm"),
     ]
@@ -80,7 +81,8 @@ def test_slurm_test(spawn, environment, srun, root):
         *("--cpus-per-task=3", "--kill-on-bad-exit=1", "--time=10", "--qos=low"),
     ]
     assert args[python + 1 :] == [
-        *("-u", f"{root}/tools/test.py", "c.py", "k.pth", "--out", "r.json", "--launcher", "slurm")
+        *("-m", "pss_razor.host_settings", environment["PYTHON"]),
+        *("-u", f"{root}/tools/test.py", "c.py", "k.pth", "--out", "r.json", "--launcher", "slurm"),
     ]
 
 
