@@ -56,7 +56,7 @@ def test_time_in_turn_takes_turns():
 
 def test_every_script_is_run_by_run_all():
     # Some need files, a GPU, or half an hour.
-    alone = {"common", "autoslim", "run_all", "gpu", "reference_figures", "conversion", "conversion_modelopt",
+    alone = {"common", "autoslim", "run_all", "gpu", "export", "reference_figures", "conversion", "conversion_modelopt",
              "fashion_variants", "pool_causes", "pool_gains", "pretrained_start"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)
 
