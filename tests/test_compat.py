@@ -104,6 +104,16 @@ class TestStillNeeded:
                     optimizer.zero_grad()
                 outcome["parameter after a skipped and a taken step"] = str(parameter[0].item())
 
+            def format_config():
+                from unittest import mock
+                from mmengine.config import Config
+                kept = {"side_effect": lambda text, **options: (text, True)}
+                with mock.patch("mmengine.config.config.FormatCode", **kept) as called:
+                    config = Config({"a": 1})
+                    config.pretty_text, config.pretty_text
+                outcome["formatting of one config"] = called.call_count
+
+            attempt("format a config", format_config)
             attempt("fused SGD", first_step_skipped)
             attempt("import mmrazor.models", import_mmrazor)
             attempt("load", load)
@@ -121,6 +131,9 @@ class TestStillNeeded:
 
     def test_mmengines_own_checkpoints_are_refused(self, without):
         assert without["load"] == "UnpicklingError"
+
+    def test_mmengine_formats_a_config_each_time(self, without):
+        assert without["formatting of one config"] == 2
 
     def test_mmengine_needs_pkg_resources(self, without):
         assert without["cross-package config"] == "works"
@@ -186,6 +199,28 @@ class TestQuantization:
         compat.apply()
         assert sys.modules["mmrazor.structures.quantization"] is before
         assert type(get_file_backend("x")).__name__ == type(backend).__name__ == "MendedLocalBackend"
+
+
+def test_the_text_of_a_config_is_formatted_once():
+    found = run_python(
+        """
+        import json
+        from unittest import mock
+        from yapf.yapflib import yapf_api
+        from pss_razor import registry
+        from mmengine.config import Config
+
+        config = Config({"model": {"a": 1, "b": "text"}})
+        with mock.patch.object(yapf_api, "FormatTree", wraps=yapf_api.FormatTree) as counted:
+            texts = [config.pretty_text for _ in range(3)]
+            of_three = counted.call_count
+            config.model.a = 2
+            texts.append(config.pretty_text)
+        print(json.dumps([texts, of_three, counted.call_count]))
+        """
+    )
+    first, changed = "model = dict(a=1, b='text')\n", "model = dict(a=2, b='text')\n"
+    assert found == [[first, first, first, changed], 1, 2]
 
 
 class Ask:

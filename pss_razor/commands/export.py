@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pss_razor.commands.command_line import new_parser, one_line_errors, parse
+from pss_razor.commands.command_line import keep_imports, new_parser, one_line_errors, parse
 
 if TYPE_CHECKING:
     from pss_razor.core import EvaluatedSubnet
@@ -38,6 +38,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--calibrate", type=int, metavar="N_BATCHES", help="batches that calibrate BN (default: the config's)"
     )
+    parser.add_argument(
+        "--jobs", type=int, help="processes that write networks at once, each with one CPU thread (default: all cores)"
+    )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument(
         "--results", help="results file of pss-test for this checkpoint; without it the pools are evaluated first"
@@ -54,7 +57,7 @@ def main() -> None:
     with one_line_errors():
         # Imported late: --help answers at once.
         from pss_razor.checkpoints.checkpoint import read_checkpoint
-        from pss_razor.core import ConfigError
+        from pss_razor.core import ConfigError, usable_cores
         from pss_razor.engine.launch import build_runner, load_config
         from pss_razor.evaluation.results import format_table, read_results
         from pss_razor.export.accuracy import measure_networks
@@ -68,6 +71,8 @@ def main() -> None:
             raise ConfigError("--no-evaluate: a bundle chooses among its subnets by accuracy; leave one of them out")
         if args.calibrate is not None and args.calibrate < 1:
             raise ConfigError(f"--calibrate {args.calibrate}: give at least 1 batch")
+        if args.jobs is not None and args.jobs < 1:
+            raise ConfigError(f"--jobs {args.jobs} must be at least 1")
         config = load_config(args.config, args.cfg_options, "none", args.work_dir)
         read_checkpoint(args.checkpoint, needs_pools=True)
         out_dir = Path(args.out_dir)
@@ -77,6 +82,7 @@ def main() -> None:
         config.resume = False
         if args.calibrate is not None:
             config.test_cfg.calibration_batches = args.calibrate
+        keep_imports()
         runner = build_runner(config)
         runner.call_hook("before_run")
         runner.load_or_resume()
@@ -102,6 +108,7 @@ def main() -> None:
             source,
             criterion,
             lambda networks: measure_networks(runner, evaluator, networks),
+            jobs=args.jobs or usable_cores(),
         )
         if measured := [own for own in chosen if own.metrics is not None]:
             print(format_table(measured, runner.model.estimators))

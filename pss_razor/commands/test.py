@@ -4,7 +4,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from pss_razor.commands.command_line import add_launcher, new_parser, one_line_errors, parse
+from pss_razor.commands.command_line import add_launcher, keep_imports, new_parser, one_line_errors, parse
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -58,6 +58,7 @@ def _test(config: "Config", out_file: str | None) -> None:
 
     pools = has_sampler_state(config)
     checkpoint = read_checkpoint(config.load_from, needs_pools=pools) if config.load_from else None
+    keep_imports()
     runner = build_runner(config)
     if checkpoint is None and "init_cfg" in config.model and not (config.model.init_cfg or {}).get("checkpoint"):
         raise ConfigError("there are no weights to test; give a checkpoint, or set model.init_cfg.checkpoint to it")

@@ -5,7 +5,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pss_razor.commands.command_line import add_launcher, new_parser, one_line_errors, parse
+from pss_razor.commands.command_line import add_launcher, keep_imports, new_parser, one_line_errors, parse
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -92,6 +92,7 @@ def _train(config: "Config", dry: bool) -> None:
     from mmengine.dist import is_main_process
 
     check_loop_settings(config)
+    keep_imports()
     runner = build_runner(config)
     # Before mmengine builds its schedulers, which assert that an epoch has iterations.
     check_dataloader(get_model(runner), runner.train_dataloader, "train_dataloader")

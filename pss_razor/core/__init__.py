@@ -51,6 +51,7 @@ from pss_razor.core.space.cost import AdditiveCost, CostTerm, ProductTerm
 from pss_razor.core.space.search_space import Dimension, SearchSpace
 from pss_razor.core.space.subnet import Subnet
 from pss_razor.core.space.width import make_divisible, width_choices
+from pss_razor.core.workers import Workers, usable_cores
 
 __all__ = [
     "BASELINE_SAMPLERS",
@@ -100,6 +101,7 @@ __all__ = [
     "USNetSubnetSampler",
     "UniformSubnetSampler",
     "UnreachableTargetError",
+    "Workers",
     "are_two_numbers",
     "atomic_write",
     "best_of_pools",
@@ -119,5 +121,6 @@ __all__ = [
     "parse_json",
     "released_model",
     "shared_multiplier_subnets",
+    "usable_cores",
     "width_choices",
 ]

@@ -32,6 +32,7 @@ def export(
     *,
     input_size: str = "own",
     preprocessing: Mapping[str, Any] | None = None,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Export the best subnet of each pool, as ``pss-export`` does; each file is read back and compared.
 
@@ -44,6 +45,8 @@ def export(
         preprocessing: What is to be done to 8-bit images, for those who run the networks, see
             :func:`pss_razor.deploy.preprocess.preprocess`: ``mean`` and ``std`` of pixel values 0 to 255,
             ``channel_order``, ``resize``. None: it is not said, since it is in the loader's transforms.
+        jobs: How many processes write networks at once. More than one need ``if __name__ == "__main__":`` in the
+            program, see :class:`~pss_razor.core.Workers`.
 
     Returns:
         The entries of the manifest.
@@ -63,6 +66,8 @@ def export(
             "returns what was trained"
         )
     check_formats(formats, f"formats = {formats}")
+    if jobs < 1:
+        raise ConfigError(f"jobs = {jobs} must be at least 1")
     if input_size not in ("own", "full"):
         raise ConfigError(f"input_size = {input_size!r} is not known; choose 'own' or 'full'")
     if preprocessing is not None:
@@ -91,4 +96,5 @@ def export(
         criterion=loop.criterion,
         measure=lambda networks: measure_networks(loop.runner, evaluator, networks),
         preprocessing=_UNKNOWN if preprocessing is None else preprocessing,
+        jobs=jobs,
     )

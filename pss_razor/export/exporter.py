@@ -6,17 +6,17 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pss_razor.conversion.layers import PartialLayer
-from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError, Workers
 from pss_razor.deploy import write_manifest
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
 from pss_razor.deploy.files import MANIFEST_FILE
@@ -24,7 +24,8 @@ from pss_razor.deploy.joined_weight import Parts
 from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.evaluation.bn_calibration import set_bn_statistics
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
-from pss_razor.export.formats import BUNDLE, FORMATS, Run, installed_versions
+from pss_razor.export.formats import BUNDLE, FORMATS, installed_versions
+from pss_razor.export.network_files import NetworkFiles, check_parity, relative_error, write_files
 from pss_razor.export.plain_network import PlainNetwork
 from pss_razor.export.preprocessing import describe_preprocessing
 from pss_razor.export.record import ExportRecord
@@ -54,6 +55,7 @@ def export_subnets(
     criterion: Criterion = Criterion(),  # noqa: B008 - frozen
     measure: Measure | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     """Write static networks and their manifest.
 
@@ -76,6 +78,8 @@ def export_subnets(
         measure: Evaluates the exported networks of the subnets that have ``metrics``; None takes the accuracies of
             the supernet.
         preprocessing: What manifest and bundle say of it; None reads it off the algorithm and the data loader.
+        jobs: How many processes write networks at once; the files are the same for any number. Those of networks that
+            are not static, which a converted network can have, are written in this process.
 
     Returns:
         The manifest's entries.
@@ -87,7 +91,7 @@ def export_subnets(
     check_bundle_accuracies(subnets, formats)
     preprocessing = preprocessing or describe_preprocessing(evaluator.algorithm, dataloader)
     exporter = _Exporter(
-        evaluator, dataloader, directory, formats, input_size, source, criterion, measure, preprocessing
+        evaluator, dataloader, directory, formats, input_size, source, criterion, measure, preprocessing, jobs
     )
     return exporter.export(subnets)
 
@@ -106,6 +110,23 @@ def check_bundle_accuracies(subnets: Sequence[EvaluatedSubnet], formats: Sequenc
         )
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What is known of a subnet when it is calibrated.
+
+    Args:
+        logits: The supernet's, with the statistics that are exported.
+        rounding_error: Their distance to those with statistics before rounding.
+        net: The network, sharing the supernet's weights; None if nobody needs it once its files are written.
+        parts: See :func:`_list_parts`.
+    """
+
+    logits: Tensor
+    rounding_error: float
+    net: Any = None
+    parts: dict[str, Parts] = field(default_factory=dict)
+
+
 class _Exporter:
     """The arguments of :func:`export_subnets`, and the steps of an export."""
 
@@ -120,6 +141,7 @@ class _Exporter:
         criterion: Criterion,
         measure: Measure | None,
         preprocessing: Mapping[str, Any],
+        jobs: int,
     ) -> None:
         self.evaluator = evaluator
         self.algorithm = evaluator.algorithm
@@ -132,6 +154,7 @@ class _Exporter:
         self.criterion = criterion
         self.measure = measure
         self.preprocessing = dict(preprocessing)
+        self.jobs = jobs
         self.images = torch.empty(0)
 
     def export(self, subnets: Sequence[EvaluatedSubnet]) -> list[dict[str, Any]]:
@@ -174,67 +197,75 @@ class _Exporter:
         unmeasured: Collection[str],
         bundle_record: ExportRecord | None,
     ) -> None:
-        batch = next(iter(self.dataloader))
-        nets: dict[str, Any] = {}
-        parts: dict[str, dict[str, Parts]] = {}
-        expected: dict[str, Tensor] = {}
-        rounding_errors: dict[str, float] = {}
-        count = sum(map(len, todo.values())) + len(unmeasured) + (1 if bundle_record is not None else 0)
-        with tqdm(total=count, desc="export", unit="step", leave=False) as progress:
-            for own in subnets:
-                name = own.name
-                if not todo[name] and name not in unmeasured and bundle_record is None:
-                    continue
-                progress.set_postfix_str(f"{name}: BN calibration")
-                statistics = self.evaluator.calibrate(own.subnet)  # leaves the subnet active
-                rounded = [(round_bn_statistics(mean), round_bn_statistics(var)) for mean, var in statistics]
-                with _on_cpu(self.algorithm):
-                    self.images = self.algorithm.data_preprocessor(batch, False)["inputs"][:_MAX_PARITY_IMAGES]
-                    unrounded = self.algorithm(self.images, mode="tensor")
-                    set_bn_statistics(self.algorithm, rounded)
-                    logits = self.algorithm(self.images, mode="tensor")
-                    rounding_errors[name] = relative_error(logits, unrounded)
-                    net = self._network(own)
-                    for kind in todo[name]:
-                        progress.set_postfix_str(f"{name}: {kind}")
-                        error = self._write(kind, net, self.directory / name, logits)
-                        facts = {"parity_error": error, "rounding_error": rounding_errors[name]}
-                        done[name].add(kind, FORMATS[kind].files.values(), facts, self._settings(kind))
-                        progress.update()
-                    if name in unmeasured or bundle_record is not None:
-                        supernet = WithoutResize(self.algorithm.architecture)
-                        nets[name] = _share_weights(net, supernet.state_dict()) if isinstance(net, StaticNet) else net
-                        parts[name] = _list_parts(supernet)
-                        expected[name] = logits
+        made: dict[str, _Made] = {}
+        steps = sum(map(len, todo.values())) + len(unmeasured) + (1 if bundle_record is not None else 0)
+        kept = {own.name for own in subnets} if bundle_record is not None else unmeasured
+        wanted = [own for own in subnets if todo[own.name] or own.name in kept]
+        # Static networks alone are written in less time than a process takes to start.
+        traced = sum(any(not FORMATS[kind].resizes for kind in kinds) for kinds in todo.values())
+        num_workers = min(self.jobs, traced) if self._is_static else 1
+        with (
+            tqdm(total=steps, desc="export", unit="step", leave=False) as progress,
+            Workers(write_files, num_workers, lambda files: files.folder.name) as workers,
+        ):
+            for files, (kind, error) in workers.run(self._files(wanted, todo, kept, made, progress)):
+                name = files.folder.name
+                facts = {"parity_error": error, "rounding_error": made[name].rounding_error}
+                done[name].add(kind, FORMATS[kind].files.values(), facts, self._settings(kind))
+                progress.set_postfix_str(f"{name}: {kind}")
+                progress.update()
             if unmeasured:
                 progress.set_postfix_str("accuracies")
-                self._measure({name: net for name, net in nets.items() if name in unmeasured}, done)
+                self._measure({name: made[name].net for name in made if name in unmeasured}, done)
                 progress.update(len(unmeasured))
             if bundle_record is not None:
                 progress.set_postfix_str(BUNDLE)
-                bundled = [
-                    BundledSubnet(
-                        net=nets[own.name],
-                        parts=parts[own.name],
-                        **self._fields(own, self._accuracy(own, done[own.name])),
-                    )
-                    for own in subnets
-                ]
-                errors = self._write_bundle(bundled, [expected[own.name] for own in subnets])
-                facts_of_subnets = [
-                    {"parity_error": error, "rounding_error": rounding_errors[own.name]}
-                    for error, own in zip(errors, subnets, strict=True)
-                ]
+                accuracies = {own.name: self._accuracy(own, done[own.name]) for own in subnets}
+                facts_of_subnets = self._write_bundle(subnets, accuracies, made)
                 bundle_record.add(BUNDLE, [BUNDLE_FILE], {"subnets": facts_of_subnets}, self._settings(BUNDLE))
                 progress.update()
+
+    def _files(
+        self,
+        subnets: Sequence[EvaluatedSubnet],
+        todo: Mapping[str, Sequence[str]],
+        kept: Collection[str],
+        made: dict[str, _Made],
+        progress: tqdm,
+    ) -> Iterator[NetworkFiles]:
+        """Calibrate each subnet, note it in ``made``, with its network if it is in ``kept``, and say what to write."""
+        batch = next(iter(self.dataloader))
+        for own in subnets:
+            progress.set_postfix_str(f"{own.name}: BN calibration")
+            statistics = self.evaluator.calibrate(own.subnet)  # leaves the subnet active
+            rounded = [(round_bn_statistics(mean), round_bn_statistics(var)) for mean, var in statistics]
+            with _on_cpu(self.algorithm):
+                self.images = self.algorithm.data_preprocessor(batch, False)["inputs"][:_MAX_PARITY_IMAGES]
+                unrounded = self.algorithm(self.images, mode="tensor")
+                set_bn_statistics(self.algorithm, rounded)
+                logits = self.algorithm(self.images, mode="tensor")
+                net = self._network(own)
+                made[own.name] = _Made(logits, relative_error(logits, unrounded))
+                if own.name in kept:
+                    supernet = WithoutResize(self.algorithm.architecture)
+                    shared = _share_weights(net, supernet.state_dict()) if isinstance(net, StaticNet) else net
+                    made[own.name] = dataclasses.replace(made[own.name], net=shared, parts=_list_parts(supernet))
+            if todo[own.name]:
+                folder = self.directory / own.name
+                yield NetworkFiles(net, folder, todo[own.name], self.images, logits, self.input_size)
 
     def _network(self, own: EvaluatedSubnet) -> StaticNet | PlainNetwork:
         """The active subnet as a network of its own."""
         network, resolution = WithoutResize(self.algorithm.architecture), self._resolution(own)
+        if self._is_static:
+            return trace_static(network, resolution)
+        return PlainNetwork(to_plain(network), resolution).requires_grad_(False)
+
+    @property
+    def _is_static(self) -> bool:
+        """Whether subnets become static networks; those of a converted network need not, for other formats."""
         has_static_files = self.has_bundle or "torch" in self.formats
-        if not has_static_files and isinstance(self.algorithm.architecture, ConvertedImageClassifier):
-            return PlainNetwork(to_plain(network), resolution).requires_grad_(False)
-        return trace_static(network, resolution)
+        return has_static_files or not isinstance(self.algorithm.architecture, ConvertedImageClassifier)
 
     def _measure(self, nets: Mapping[str, nn.Module], done: Mapping[str, ExportRecord]) -> None:
         """Measure exported networks and record their accuracies."""
@@ -250,32 +281,23 @@ class _Exporter:
             return done.facts(_ACCURACY, self._settings(_ACCURACY))["accuracy"]  # type: ignore[index]
         return self.criterion.value(own.measured)
 
-    def _write(self, kind: str, net: Any, folder: Path, expected: Tensor) -> float:
-        """Writes one format; returns its parity error."""
-        export_format = FORMATS[kind]
-        folder.mkdir(exist_ok=True)
-        inputs = self.images
-        if self.input_size == "own" and not export_format.resizes:
-            # As the supernet's input resizer does it.
-            inputs = F.interpolate(inputs, (net.resolution, net.resolution), mode="bilinear", align_corners=True)
-        example = inputs[:1].repeat(2, 1, 1, 1)
-        export_format.save(net, folder, example)
-        try:
-            return _check_parity(export_format.load(folder), inputs, expected, export_format.max_parity_error, folder)
-        except ExportError:
-            for file in export_format.files.values():
-                (folder / file).unlink()
-            raise
-
-    def _write_bundle(self, subnets: Sequence[BundledSubnet], expected: Sequence[Tensor]) -> list[float]:
-        """Writes the bundle; returns the parity error of each subnet."""
+    def _write_bundle(
+        self, subnets: Sequence[EvaluatedSubnet], accuracies: Mapping[str, float | None], made: Mapping[str, _Made]
+    ) -> list[dict[str, float]]:
+        """Writes the bundle; returns the errors of each subnet."""
         path = self.directory / BUNDLE_FILE
-        save_bundle(path, subnets, self.preprocessing)
+        bundled = [
+            BundledSubnet(net=made[own.name].net, parts=made[own.name].parts, **self._fields(own, accuracies[own.name]))
+            for own in subnets
+        ]
+        save_bundle(path, bundled, self.preprocessing)
         try:
-            return [
-                _check_parity(subnet.net, self.images, logits, BUNDLE_MAX_PARITY_ERROR, f"{path}, {subnet.name}")
-                for subnet, logits in zip(load_bundle(path).subnets, expected, strict=True)
-            ]
+            facts = []
+            for subnet in load_bundle(path).subnets:
+                own, what = made[subnet.name], f"{path}, {subnet.name}"
+                error = check_parity(subnet.net, self.images, own.logits, BUNDLE_MAX_PARITY_ERROR, what)
+                facts.append({"parity_error": error, "rounding_error": own.rounding_error})
+            return facts
         except ExportError:
             path.unlink()
             raise
@@ -344,22 +366,6 @@ class _Exporter:
             "preprocessing": self.preprocessing,
             "subnets": entries,
         }
-
-
-def relative_error(logits: Tensor, expected: Tensor) -> float:
-    """The largest difference between logits, relative to the largest expected logit."""
-    return float((logits - expected).abs().max() / expected.abs().max())
-
-
-def _check_parity(run: Run, inputs: Tensor, expected: Tensor, limit: float, what: object) -> float:
-    """The relative error of a network's logits; an error if it exceeds ``limit``."""
-    error = relative_error(run(inputs), expected)
-    if not error <= limit:
-        raise ExportError(
-            f"{what}: its logits differ from the supernet's by {error:.3g} of the largest logit, more than {limit}; "
-            "please report the architecture"
-        )
-    return error
 
 
 @contextlib.contextmanager

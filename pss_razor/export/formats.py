@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import warnings
 from collections.abc import Callable, Sequence
@@ -11,16 +12,37 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from pss_razor.core import ConfigError, atomic_write, check_extra
 from pss_razor.deploy import load_subnet, save_subnet
-from pss_razor.export.onnx_export import INPUT_NAME, OPSET, to_onnx
-from pss_razor.export.pt2_export import to_pt2
+from pss_razor.export.onnx_export import INPUT_NAME, OPSET, program_to_onnx
+from pss_razor.export.plain_network import PlainNetwork
+from pss_razor.export.pt2_export import program_to_pt2
+from pss_razor.export.traced_program import trace_program
 from pss_razor.static import StaticNet
 from pss_razor.version import __version__
 
 BUNDLE = "bundle"
 Run = Callable[[Tensor], Tensor]
+
+
+class NetworkWithExample:
+    """A network, and its program for images of one size, traced by the first format that needs it for all of them.
+
+    Args:
+        net: The network.
+        example: Images (2, 3, H, W).
+    """
+
+    def __init__(self, net: StaticNet | PlainNetwork, example: Tensor) -> None:
+        self.net = net
+        self.example = example
+
+    @functools.cached_property
+    def program(self) -> ExportedProgram:
+        """See :func:`~pss_razor.export.traced_program.trace_program`."""
+        return trace_program(self.net, self.example)
 
 
 @dataclass(frozen=True)
@@ -31,7 +53,7 @@ class ExportFormat:
         files: Kind -> file name, as the manifest lists them.
         max_parity_error: Largest difference from the supernet's logits, relative to the largest logit. Static and
             dynamic convolutions add up in different orders, and folding BN into a conv rounds its weights.
-        save: Writes the files of a network into a folder, with an example input (2, 3, H, W).
+        save: Writes the files of a network into a folder.
         load: Reads them back; the result takes images of the example's size.
         resizes: Whether the network takes images of any size, and not of the example's alone.
         facts: Further entries of each subnet in the manifest.
@@ -40,15 +62,20 @@ class ExportFormat:
 
     files: dict[str, str]
     max_parity_error: float
-    save: Callable[[StaticNet, Path, Tensor], object]
+    save: Callable[[NetworkWithExample, Path], object]
     load: Callable[[Path], Run]
     resizes: bool = False
     facts: dict[str, Any] | None = None
     packages: tuple[str, ...] = ("torch",)
 
 
-def _save_pt2(net: StaticNet, folder: Path, example: Tensor) -> None:
-    atomic_write(folder / "model.pt2", to_pt2(net, example))
+def _save_torch(network: NetworkWithExample, folder: Path) -> None:
+    assert isinstance(network.net, StaticNet)
+    save_subnet(network.net, folder)
+
+
+def _save_pt2(network: NetworkWithExample, folder: Path) -> None:
+    atomic_write(folder / "model.pt2", program_to_pt2(network.program))
 
 
 def _load_pt2(folder: Path) -> Run:
@@ -57,14 +84,16 @@ def _load_pt2(folder: Path) -> Run:
         return torch.export.load(folder / "model.pt2").module()
 
 
-def _save_onnx(net: StaticNet, folder: Path, example: Tensor) -> None:
-    atomic_write(folder / "model.onnx", to_onnx(net, example))
+def _save_onnx(network: NetworkWithExample, folder: Path) -> None:
+    atomic_write(folder / "model.onnx", program_to_onnx(network.program))
 
 
 def _load_onnx(folder: Path) -> Run:
     import onnxruntime  # an extra, checked before
 
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the same digits on any number of cores
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(None, {INPUT_NAME: images.numpy()})[0])
 
 
@@ -72,7 +101,7 @@ FORMATS = {
     "torch": ExportFormat(
         files={"spec": "model.json", "weights": "model.safetensors"},
         max_parity_error=1e-5,
-        save=lambda net, folder, example: save_subnet(net, folder),
+        save=_save_torch,
         load=load_subnet,
         resizes=True,
     ),

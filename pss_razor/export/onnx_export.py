@@ -10,20 +10,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from pss_razor.core import check_extra
-from pss_razor.export.pt2_export import check_example
+from pss_razor.export.lowered_program import LoweredProgram
+from pss_razor.export.traced_program import BATCH_SHAPES, trace_program
 
 OPSET = 20
 INPUT_NAME = "images"
 
 
 def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> bytes:
-    """Convert a module to an ONNX file with a dynamic batch size, BN folded into the convs before it.
+    """:func:`program_to_onnx` of a module; see :func:`~pss_razor.export.traced_program.trace_program`."""
+    return program_to_onnx(trace_program(module, images), output_name)
+
+
+def program_to_onnx(program: ExportedProgram, output_name: str = "logits") -> bytes:
+    """Convert a traced program to an ONNX file with a dynamic batch size, BN folded into the convs before it.
 
     Args:
-        module: Without data-dependent code; a :class:`StaticNet`, say. In evaluation mode.
-        images: An example input, (N, …) with N of at least 2, which becomes the dynamic batch size.
+        program: It stays as it is.
         output_name: Name of the output; the input is called ``images``.
 
     Returns:
@@ -31,9 +37,7 @@ def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> b
 
     Raises:
         MissingPackageError: onnx or onnxscript is not installed.
-        ExportError: The batch is too small.
     """
-    check_example(images)
     check_extra("onnx", "onnx", "onnxscript", what="ONNX")
     import onnx
 
@@ -44,20 +48,19 @@ def to_onnx(module: nn.Module, images: Tensor, output_name: str = "logits") -> b
         warnings.simplefilter("ignore")
         dynamo.setLevel(logging.ERROR)
         try:
-            program = torch.onnx.export(
-                module,
-                (images,),
+            converted = torch.onnx.export(
+                LoweredProgram(program),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT_NAME],
                 output_names=[output_name],
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                dynamic_shapes=BATCH_SHAPES,
                 verbose=False,
             )
         finally:
             dynamo.setLevel(level)
-    assert program is not None
-    model = program.model_proto
+    assert converted is not None
+    model = converted.model_proto
     _remove_debugging(model)
     onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()

@@ -112,7 +112,7 @@ def test_host_settings():
 
 def test_every_script_is_run_by_run_all():
     # Some need files, other packages, a GPU, or half an hour.
-    alone = {"common", "contenders", "autoslim", "run_all", "gpu", "reference_figures", "conversion",
+    alone = {"common", "contenders", "autoslim", "run_all", "gpu", "export", "reference_figures", "conversion",
              "conversion_modelopt", "fashion_variants", "image_loading", "pool_causes", "pool_gains",
              "pretrained_start", "repeated_lines"}  # fmt: skip
     assert {path.stem for path in FOLDER.glob("*.py")} - alone == set(run_all.BENCHMARKS)

@@ -185,6 +185,7 @@ class TestExport:
             (dict(formats="bundle"), ConfigError, "formats = 'bundle' must be several"),
             (dict(formats=()), ConfigError, "give at least one"),
             (dict(input_size="half"), ConfigError, "input_size = 'half'"),
+            (dict(jobs=0), ConfigError, "jobs = 0 must be at least 1"),
             (dict(preprocessing=dict(STATISTICS, std=[0.0] * 3)), ExportError, "std is .* must be positive"),
         ],
     )

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import refusing_writer
 import torch
 
 from pss_razor.core import ConfigError, Criterion, ExportError
@@ -202,6 +204,41 @@ def test_what_is_complete_is_kept_and_what_is_not_is_redone(exported, count_expo
     assert run(source={"checkpoint_sha256": "1" * 64})[0] == 2
     assert run(source=None)[0] == 2
     assert run(source={"checkpoint_sha256": "1" * 64})[0] == 2
+
+
+@pytest.mark.slow
+def test_processes_write_the_same_files(exported, tmp_path):
+    """Whatever their number, and those that an interrupted export goes on with."""
+    evaluator, records, dataloader, _ = exported
+    formats = ["torch", "pt2", "bundle", *(["onnx"] if importlib.util.find_spec("onnxscript") else [])]
+    folders = [tmp_path / "one", tmp_path / "two"]
+    manifests = []
+    for folder, jobs in zip(folders, (1, 2), strict=True):
+        if jobs == 2:  # what is complete is kept
+            export.export_subnets(evaluator, records[:1], dataloader, folder, ["torch", "pt2"], source=SOURCE)
+            first = (folder / records[0].name / "model.pt2").stat().st_mtime_ns
+        export.export_subnets(evaluator, records[:3], dataloader, folder, formats, source=SOURCE, jobs=jobs)
+        manifests.append(json.loads((folder / "manifest.json").read_text()) | {"created": None})
+    assert (folders[1] / records[0].name / "model.pt2").stat().st_mtime_ns == first
+    assert manifests[0] == manifests[1]
+    names = [{path.relative_to(folder) for path in folder.rglob("*") if path.is_file()} for folder in folders]
+    assert names[0] == names[1] and len(names[0]) == 3 + 3 * (len(formats) + 1)
+    for name in names[0] - {Path("manifest.json")}:
+        one, two = ((folder / name).read_bytes() for folder in folders)
+        if name.name == "export.json":  # the order of its formats is that in which they were written
+            one, two = (json.loads(own) for own in (one, two))
+        assert one == two, name
+
+
+def test_an_error_of_a_process_is_one_line_with_the_subnet(exported, tmp_path, monkeypatch):
+    """Files that were complete before stay, and so does the record of them."""
+    evaluator, records, dataloader, _ = exported
+    monkeypatch.setattr(export, "write_files", refusing_writer.write_files)
+    monkeypatch.setenv("REFUSED", records[2].name)
+    with pytest.raises(ExportError, match=f"^{records[2].name}: refused$"):
+        export.export_subnets(evaluator, records[:4], dataloader, tmp_path, ["pt2"], source=SOURCE, jobs=2)
+    assert not (tmp_path / "manifest.json").exists() and not list(tmp_path.rglob("*.tmp"))
+    assert (tmp_path / records[0].name / "export.json").exists()
 
 
 def test_unevaluated_subnets_are_chosen_by_score(exported, tmp_path):

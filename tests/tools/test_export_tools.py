@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -31,6 +35,7 @@ def fails(done, *words):
         (["--formats", "torch,tflite"], ["unknown format 'tflite'", "'pt2'"]),
         (["--formats", "bundle", "--no-evaluate"], ["--no-evaluate", "accuracy"]),
         (["--calibrate", "0"], ["--calibrate 0", "at least 1"]),
+        (["--jobs", "0"], ["--jobs 0", "at least 1"]),
     ],
 )
 def test_bad_options(call, tiny, trained, tmp_path, options, words):
@@ -74,6 +79,43 @@ def test_export_twice_and_benchmark(call, tiny, trained, tmp_path, monkeypatch, 
         assert row["torch_bytes"] == sum((out / row["name"] / file).stat().st_size for file in files)
     assert (out / "benchmark.md").read_text() in capfd.readouterr().out
     assert (out / "benchmark.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_all_processes_and_the_next_run_continues(tiny, trained, tmp_path, root, environment):
+    """Ctrl-C while two processes write."""
+    out = tmp_path / "export"
+    options = [
+        "--out-dir",
+        out,
+        "--no-evaluate",
+        "--formats",
+        "torch,pt2",
+        "--jobs",
+        "2",
+        "--work-dir",
+        tmp_path / "work",
+    ]
+    command = [sys.executable, str(root / "tools" / "export_subnets.py"), tiny, str(trained), *map(str, options)]
+    running = subprocess.Popen(
+        command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob("*/export.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(running.pid, signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode != 0 and "KeyboardInterrupt" in err and err.count("Traceback (most recent") == 1
+    with pytest.raises(ProcessLookupError):  # none of its session is left
+        while True:
+            os.killpg(running.pid, 0)
+            assert time.monotonic() < deadline + 60
+            time.sleep(0.1)
+    assert not list(out.rglob("*.tmp")) and not (out / "manifest.json").exists()
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    entries = json.loads((out / "manifest.json").read_text())["subnets"]
+    assert all((out / file).is_file() for entry in entries for file in entry["files"].values())
 
 
 @pytest.mark.parametrize("option", ["--rounds", "--threads"])
