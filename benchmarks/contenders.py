@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from common import Figure
 
@@ -52,7 +53,7 @@ def compare_contenders(
         **bar: ``at_most`` or ``at_least``.
     """
     ratios = [own / other for own, other in zip(times[ours], times[theirs], strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
     seconds = statistics.median(times[theirs])
     return Figure(
         f"{ours}_over_{theirs}", median, "x", f"{what} {seconds * 1e3:.0f} ms, {where}, {len(ratios)} rounds",
