@@ -25,7 +25,7 @@ from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.evaluation.bn_calibration import set_bn_statistics
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 from pss_razor.export.formats import BUNDLE, FORMATS, installed_versions
-from pss_razor.export.network_files import NetworkFiles, check_parity, relative_error, write_files
+from pss_razor.export.network_files import NetworkFiles, check_parity, one_thread, relative_error, write_files
 from pss_razor.export.plain_network import PlainNetwork
 from pss_razor.export.preprocessing import describe_preprocessing
 from pss_razor.export.record import ExportRecord
@@ -208,12 +208,13 @@ class _Exporter:
             tqdm(total=steps, desc="export", unit="step", leave=False) as progress,
             Workers(write_files, num_workers, lambda files: files.folder.name) as workers,
         ):
-            for files, (kind, error) in workers.run(self._files(wanted, todo, kept, made, progress)):
-                name = files.folder.name
-                facts = {"parity_error": error, "rounding_error": made[name].rounding_error}
-                done[name].add(kind, FORMATS[kind].files.values(), facts, self._settings(kind))
-                progress.set_postfix_str(f"{name}: {kind}")
-                progress.update()
+            with one_thread():
+                for files, (kind, error) in workers.run(self._files(wanted, todo, kept, made, progress)):
+                    name = files.folder.name
+                    facts = {"parity_error": error, "rounding_error": made[name].rounding_error}
+                    done[name].add(kind, FORMATS[kind].files.values(), facts, self._settings(kind))
+                    progress.set_postfix_str(f"{name}: {kind}")
+                    progress.update()
             if unmeasured:
                 progress.set_postfix_str("accuracies")
                 self._measure({name: made[name].net for name in made if name in unmeasured}, done)
@@ -221,7 +222,8 @@ class _Exporter:
             if bundle_record is not None:
                 progress.set_postfix_str(BUNDLE)
                 accuracies = {own.name: self._accuracy(own, done[own.name]) for own in subnets}
-                facts_of_subnets = self._write_bundle(subnets, accuracies, made)
+                with one_thread():
+                    facts_of_subnets = self._write_bundle(subnets, accuracies, made)
                 bundle_record.add(BUNDLE, [BUNDLE_FILE], {"subnets": facts_of_subnets}, self._settings(BUNDLE))
                 progress.update()
 

@@ -64,8 +64,7 @@ def write_files(wanted: NetworkFiles) -> Iterator[tuple[str, float]]:
     wanted.folder.mkdir(exist_ok=True)
     for name in wanted.formats:
         own_format = FORMATS[name]
-        # With one thread whatever the process has, so that errors are the same in all digits.
-        with _one_thread():
+        with one_thread():
             own_format.save(network, wanted.folder)
             images = inputs if own_format.resizes else own
             try:
@@ -95,7 +94,11 @@ def check_parity(run: Run, inputs: Tensor, expected: Tensor, limit: float, what:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """One CPU thread of torch, so that results are the same in all digits in any process, and on any machine's cores.
+
+    Besides, threads of one process that wait for each other spin, while other processes need the cores.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
