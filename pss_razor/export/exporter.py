@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from pss_razor.conversion.layers import PartialLayer
-from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError, Workers
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, ExportError, Workers, usable_cores
 from pss_razor.deploy import write_manifest
 from pss_razor.deploy.bundle import BundledSubnet, load_bundle, round_bn_statistics, save_bundle
 from pss_razor.deploy.files import MANIFEST_FILE
@@ -25,7 +25,7 @@ from pss_razor.deploy.subnet_record import SubnetRecord
 from pss_razor.evaluation.bn_calibration import set_bn_statistics
 from pss_razor.evaluation.pool_evaluator import PoolEvaluator
 from pss_razor.export.formats import BUNDLE, FORMATS, installed_versions
-from pss_razor.export.network_files import NetworkFiles, check_parity, one_thread, relative_error, write_files
+from pss_razor.export.network_files import NetworkFiles, check_parity, relative_error, torch_threads, write_files
 from pss_razor.export.plain_network import PlainNetwork
 from pss_razor.export.preprocessing import describe_preprocessing
 from pss_razor.export.record import ExportRecord
@@ -208,7 +208,11 @@ class _Exporter:
             tqdm(total=steps, desc="export", unit="step", leave=False) as progress,
             Workers(write_files, num_workers, lambda files: files.folder.name) as workers,
         ):
-            with one_thread():
+            # Threads that share their cores with other processes wait for each other. What is left is for calibration.
+            threads = torch.get_num_threads()
+            if num_workers > 1:
+                threads = min(threads, max(1, usable_cores() - num_workers))
+            with torch_threads(threads):
                 for files, (kind, error) in workers.run(self._files(wanted, todo, kept, made, progress)):
                     name = files.folder.name
                     facts = {"parity_error": error, "rounding_error": made[name].rounding_error}
@@ -222,8 +226,7 @@ class _Exporter:
             if bundle_record is not None:
                 progress.set_postfix_str(BUNDLE)
                 accuracies = {own.name: self._accuracy(own, done[own.name]) for own in subnets}
-                with one_thread():
-                    facts_of_subnets = self._write_bundle(subnets, accuracies, made)
+                facts_of_subnets = self._write_bundle(subnets, accuracies, made)
                 bundle_record.add(BUNDLE, [BUNDLE_FILE], {"subnets": facts_of_subnets}, self._settings(BUNDLE))
                 progress.update()
 

@@ -64,7 +64,7 @@ def write_files(wanted: NetworkFiles) -> Iterator[tuple[str, float]]:
     wanted.folder.mkdir(exist_ok=True)
     for name in wanted.formats:
         own_format = FORMATS[name]
-        with one_thread():
+        with torch_threads(1):  # so that files and errors are the same in any process
             own_format.save(network, wanted.folder)
             images = inputs if own_format.resizes else own
             try:
@@ -94,13 +94,10 @@ def check_parity(run: Run, inputs: Tensor, expected: Tensor, limit: float, what:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One CPU thread of torch, so that results are the same in all digits in any process, and on any machine's cores.
-
-    Besides, threads of one process that wait for each other spin, while other processes need the cores.
-    """
+def torch_threads(count: int) -> Iterator[None]:
+    """So many CPU threads of torch."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count)
     try:
         yield
     finally:
