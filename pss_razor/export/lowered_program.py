@@ -11,6 +11,19 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 _ATEN = torch.ops.aten
+_MADE_OF_OTHERS = torch._C.DispatchKey.CompositeImplicitAutograd
+# Operations made of others that ONNX has as they are.
+_IN_ONNX = {
+    _ATEN.conv2d.default,
+    _ATEN.linear.default,
+    _ATEN.max_pool2d.default,
+    _ATEN.layer_norm.default,
+    _ATEN.flatten.using_ints,
+    _ATEN.dropout.default,
+    _ATEN.relu6.default,
+    _ATEN.upsample_bilinear2d.vec,
+    _ATEN.sym_size.int,
+}
 
 
 class LoweredProgram(ExportedProgram):
@@ -38,9 +51,10 @@ class LoweredProgram(ExportedProgram):
     def run_decompositions(
         self, decomp_table: Mapping[Any, Callable] | None = None, decompose_custom_triton_ops: bool = False
     ) -> ExportedProgram:
-        """The program without operations that are in the table, or change a tensor in place."""
+        """The program without operations that are in the table, are made of others, or change a tensor in place."""
         targets = [node.target for node in self.graph.nodes if isinstance(node.target, torch._ops.OpOverload)]
-        if decomp_table is None or any(t in decomp_table or t._schema.is_mutable for t in targets):
+        lacking = any(t.has_kernel_for_dispatch_key(_MADE_OF_OTHERS) and t not in _IN_ONNX for t in targets)
+        if decomp_table is None or lacking or any(t in decomp_table or t._schema.is_mutable for t in targets):
             return super().run_decompositions(decomp_table, decompose_custom_triton_ops)
         return self
 

@@ -355,9 +355,13 @@ def test_diverged_training_stops(call, tiny):
 
 @pytest.mark.parametrize(
     "setting",
-    ["train_cfg.max_epoch=1", "val_cfg.topk=1", "model.mutator.type=SubnetMutatr", "optim_wrapper.optimizr=3"],
+    ["train_cfg.max_epoch=1", "model.mutator.type=SubnetMutatr", "optim_wrapper.optimizr=3"],
 )
 def test_a_misspelt_key_or_type(call, tiny, setting):
     done = call("train.py", tiny, "--cfg-options", setting)
     key = setting.split("=")[0].split(".")[-1]
     fails(done, "the config asks for something that cannot be built", "SubnetMutatr" if key == "type" else key)
+
+
+def test_a_misspelt_key_of_an_evaluation(call, tiny):
+    fails(call("train.py", tiny, "--cfg-options", "val_cfg.topk=1"), "val_cfg has 'topk'", "did you mean 'top_k'?")
