@@ -12,7 +12,7 @@
 # make release-check  what a release needs of a CPU: all tests, wheel, rehearsal, hostile files, versions (an hour)
 # make evidence     the comparison of docs/evidence.md, resumable (some hours); JOBS=2 runs two at once
 # make evidence-report  its tables and pictures again, from docs/evidence/*.json
-# make bench        all benchmarks (some twenty minutes on two CPU cores), into work_dirs/benchmarks.json
+# make bench        all benchmarks (ten minutes on two CPU cores), into work_dirs/benchmarks.json
 PYTHON ?= python3
 VENV ?= .venv
 # The newest torch instead of the pinned one: make test VENV=.venv-newest TORCH="torch torchvision"
