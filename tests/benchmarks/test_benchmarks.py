@@ -68,7 +68,7 @@ def count_rounds(first, variable):
     def prepare(number):
         seen.append(number)
         assert seen == list(range(first, number + 1)) and os.environ.get("CONTENDER") == variable
-        return lambda: time.sleep(0.02 if variable == "slow" else 0.01)
+        return lambda: time.sleep(0.1 if variable == "slow" else 0.05)
 
     return prepare
 
@@ -80,7 +80,7 @@ def test_contenders_are_timed_in_processes_of_their_own():
     times = contenders.time_contenders({"slow": contender("slow"), "quick": contender("quick")}, rounds=3, threads=1)
     assert [len(seconds) for seconds in times.values()] == [3, 3] and "CONTENDER" not in os.environ
     figure = contenders.compare_contenders(times, "slow", "quick", "the other", "here", at_most=5)
-    assert 1.5 < figure.value < 2.5 and figure.spread[0] <= figure.value <= figure.spread[1] and figure.met
+    assert 1.2 < figure.value < 4 and figure.spread[0] <= figure.value <= figure.spread[1] and figure.met
     assert "quartiles" in str(figure) and "the other" in str(figure)
 
 
