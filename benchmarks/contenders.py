@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -77,6 +78,8 @@ def time_contenders(
         threads: Of torch, in each process, which is bound to as many cores.
         device: ``"cpu"`` or ``"cuda"``.
     """
+    if rounds < 1:
+        sys.exit(f"error: rounds = {rounds}: at least 1 is needed")
     cores = sorted(os.sched_getaffinity(0))[:threads]
     times: dict[str, list[float]] = {name: [] for name in contenders}
     with ExitStack() as stack:

@@ -80,7 +80,7 @@ def test_contenders_are_timed_in_processes_of_their_own():
     times = contenders.time_contenders({"slow": contender("slow"), "quick": contender("quick")}, rounds=3, threads=1)
     assert [len(seconds) for seconds in times.values()] == [3, 3] and "CONTENDER" not in os.environ
     figure = contenders.compare_contenders(times, "slow", "quick", "the other", "here", at_most=5)
-    assert 1.2 < figure.value < 4 and figure.spread[0] <= figure.value <= figure.spread[1] and figure.met
+    assert 1.5 < figure.value < 2.5 and figure.spread[0] <= figure.value <= figure.spread[1] and figure.met
     assert "quartiles" in str(figure) and "the other" in str(figure)
 
 
@@ -89,6 +89,11 @@ def test_a_contender_that_fails_ends_the_comparison(capfd):
     with pytest.raises(RuntimeError, match="the contender 'wrong' ended"):
         contenders.time_contenders({"wrong": wrong}, rounds=1, threads=1)
     assert "AssertionError" in capfd.readouterr().err
+
+
+def test_contenders_need_a_round():
+    with pytest.raises(SystemExit, match="error: rounds = 0: at least 1 is needed"):
+        contenders.time_contenders({}, rounds=0, threads=1)
 
 
 def test_ratios_are_of_the_same_round():
