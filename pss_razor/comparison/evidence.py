@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, best_of_pools, is_number, parse_json
+from pss_razor.core import ConfigError, Criterion, EvaluatedSubnet, best_of_pools, is_number, read_json_file
 from pss_razor.evaluation.results import read_criterion, read_document
 
 MEMBER_COLUMNS = ("resource", "accuracy", "selection_accuracy", "score")
@@ -194,12 +194,7 @@ def read_evidence(path: Path) -> Evidence:
     Raises:
         ConfigError: The file is missing, of another kind, or damaged.
     """
-    try:
-        record = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"evidence file {path} does not exist; tools/evidence_report.py collect writes one") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"evidence file {path} is not JSON: {error}") from error
+    record = read_json_file(path, "evidence file", "tools/evidence_report.py collect writes one")
     if not isinstance(record, dict) or record.get("format") != _FORMAT or "runs" not in record:
         raise ConfigError(f"{path} is not a file of tools/evidence_report.py collect (format {_FORMAT})")
     try:

@@ -32,7 +32,7 @@ from pss_razor.core.errors import (
 )
 from pss_razor.core.evaluated_subnet import EvaluatedSubnet
 from pss_razor.core.extras import check_extra, check_packages
-from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json
+from pss_razor.core.parse_json import MAX_NESTING, check_nesting, parse_json, read_json_file
 from pss_razor.core.pss.pool import PoolEntry, PrioritizedPool, PrioritizedPools, Turnover
 from pss_razor.core.pss.prioritized_subnet_sampler import PrioritizedSubnetSampler
 from pss_razor.core.pss.rescoring import Rescoring, build_rescorings
@@ -119,6 +119,7 @@ __all__ = [
     "is_scalar",
     "make_divisible",
     "parse_json",
+    "read_json_file",
     "released_model",
     "shared_multiplier_subnets",
     "usable_cores",

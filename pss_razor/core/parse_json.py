@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pss_razor.core.errors import ConfigError
 
 # Far above what any of our files has.
 MAX_NESTING = 32
@@ -34,6 +37,25 @@ def parse_json(data: bytes) -> Any:
     if np.max(np.cumsum(steps[characters], dtype=np.int32), initial=0) > MAX_NESTING:
         raise ValueError(f"it nests deeper than {MAX_NESTING} levels")
     return json.loads(text, parse_int=_parse_int)
+
+
+def read_json_file(path: Path, kind: str, remedy: str) -> Any:
+    """Read a file by :func:`parse_json`.
+
+    Args:
+        path: The file.
+        kind: What it is, for errors, such as ``"results file"``.
+        remedy: What to do where it is missing.
+
+    Raises:
+        ConfigError: It is missing, cannot be read, or is not JSON.
+    """
+    try:
+        return parse_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{kind} {path} does not exist; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{kind} {path} is not JSON: {error}") from error
 
 
 def check_nesting(value: object) -> None:

@@ -18,7 +18,7 @@ from pss_razor.core import (
     atomic_write,
     best_of_pools,
     is_scalar,
-    parse_json,
+    read_json_file,
 )
 from pss_razor.evaluation.checks import get_algorithm
 from pss_razor.visualization import draw_accuracy_against_resource
@@ -143,12 +143,7 @@ def read_results(path: Path, space: SearchSpace) -> list[EvaluatedSubnet]:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        document = parse_json(path.read_bytes())
-    except FileNotFoundError:
-        raise ConfigError(f"results file {path} does not exist; pss-test CONFIG CHECKPOINT writes one") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"results file {path} is not JSON: {error}") from error
+    document = read_json_file(path, "results file", "pss-test CONFIG CHECKPOINT writes one")
     subnets = document.get("subnets") if isinstance(document, dict) and document.get("format") == _FORMAT else None
     if not isinstance(subnets, list):
         raise ConfigError(f"{path} is not a results file of pss-test (format {_FORMAT})")

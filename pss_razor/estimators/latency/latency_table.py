@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pss_razor.core import ConfigError, atomic_write, is_number, parse_json
+from pss_razor.core import ConfigError, atomic_write, is_number, read_json_file
 from pss_razor.core.cost_graph import BlockGeometry
 
 # Format 1, of version 0.1, differs in the hidden width of some blocks, see _without_redundant_widths. Formats 1 and 2
@@ -66,16 +66,12 @@ class LatencyTable:
             ConfigError: The file is missing, of another kind, or has an entry that is not a latency.
         """
         path = Path(path)
-        try:
-            document = parse_json(path.read_bytes())
-        except FileNotFoundError:
-            raise ConfigError(
-                f"latency table {path} does not exist; measure one on the device that it is for with "
-                "pss-latency CONFIG --device cpu|cuda --out FILE.json, or import the authors' with "
-                "tools/converters/pssnet.py latency-table, and name it in the estimator's table"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"latency table {path} is not JSON: {error}") from error
+        document = read_json_file(
+            path,
+            "latency table",
+            "measure one on the device that it is for with pss-latency CONFIG --device cpu|cuda --out FILE.json, or "
+            "import the authors' with tools/converters/pssnet.py latency-table, and name it in the estimator's table",
+        )
         found = document.get("format") if isinstance(document, dict) else None
         columns = _READABLE.get(found) if isinstance(found, int) else None
         if columns is None or document.get("columns") != columns:
